@@ -1,0 +1,60 @@
+# `make demo` and `make test` need nothing but Debian, Python 3.11 and root or sudo.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints.txt
+
+.PHONY: help setup setup-train setup-services demo models test test-gpu soak bench check format clean
+
+help: ## Say what the targets do
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 20
+
+$(VENV)/.runtime: pyproject.toml $(CONSTRAINTS)
+	@echo "Setting up $(VENV) with the runtime and the developer's tools."
+	@bash scripts/setup-python.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+$(VENV)/.train: $(VENV)/.runtime
+	@echo "Installing the extra 'train' (torch: a large download)."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[train]'
+	@touch $@
+
+setup: $(VENV)/.train ## Everything a developer needs into .venv
+
+setup-train: $(VENV)/.train
+
+setup-services: ## The real servers that the tests start: RTSP, Kafka, Prometheus
+	@bash scripts/setup-services.sh
+
+demo: $(VENV)/.runtime ## Simulated RTSP cameras, the monitor on them, and its page. DEMO_SECONDS=60 ends it; VIDEO=dir plays your clips
+	@bash scripts/setup-services.sh rtsp
+	@$(BIN)/python -m demo
+
+models: $(VENV)/.train ## Train the bundle `demo` anew (and `fight` where the clips are)
+	@$(BIN)/python -m models.reproduce
+
+test: $(VENV)/.train setup-services ## All tests, with the real servers
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+test-gpu: $(VENV)/.train ## The tests that need an NVIDIA GPU
+	@$(BIN)/python -m pytest -m gpu; code=$$?; if [ $$code -eq 5 ]; then echo "no GPU tests yet"; exit 0; fi; exit $$code
+
+bench: $(VENV)/.train setup-services ## All benchmarks; tables on the screen, JSON in var/benchmarks
+	@mkdir -p var/benchmarks
+	@for name in $$(ls benchmarks | sed -n 's/^\([a-z]\+\)\.py$$/\1/p'); do \
+		$(BIN)/python -m benchmarks.$$name --json var/benchmarks/$$name.json || exit 1; done
+
+check: $(VENV)/.train ## Format, lint, types, import contracts, dependencies
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/deptry .
+
+format: $(VENV)/.runtime ## Format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## Remove everything that the targets made
+	rm -rf $(VENV) .cache var .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov dist build

@@ -1,0 +1,223 @@
+"""The records that travel between stages: what capture tells scoring, scoring tells events, events tell delivery.
+
+All are frozen. Times are seconds since the Unix epoch (UTC) as float unless the name says otherwise;
+in a replay they are seconds since the start of the video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class CameraState(StrEnum):
+    """Where a camera stands, as its capture thread sees it."""
+
+    CONNECTING = "connecting"
+    ONLINE = "online"
+    OFFLINE = "offline"
+    REFUSED = "refused"
+    """The camera refused our credentials; retried slowly, since cameras lock accounts."""
+
+
+class FailureReason(StrEnum):
+    """Why a stream failed. Decides the message and how soon to try again."""
+
+    REFUSED = "refused"
+    NOT_FOUND = "not_found"
+    NAME_NOT_RESOLVED = "name_not_resolved"
+    CONNECTION_REFUSED = "connection_refused"
+    TIMED_OUT = "timed_out"
+    STALLED = "stalled"
+    DECODE_ERROR = "decode_error"
+    UNSUPPORTED = "unsupported"
+    ENDED = "ended"
+    WORKER_LOST = "worker_lost"
+
+
+class DropReason(StrEnum):
+    """Why a sample never reached a window."""
+
+    CAPTURE_QUEUE = "capture_queue"
+    """The worker's queue to the service was full."""
+    SCORING_QUEUE = "scoring_queue"
+    """The service's queue to the engine was full."""
+
+
+class ClockSource(StrEnum):
+    """Which clock a time came from."""
+
+    RTCP = "rtcp"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What is taken from a camera for one slot of the sampling grid, scaled for the model."""
+
+    camera: str
+    slot: int
+    """`floor(time_seconds * sample_fps)`: the grid's cell that this sample fills."""
+    time_seconds: float
+    """When the newest picture was seen, on the host's clock, free of network bursts."""
+    received_seconds: float
+    """When the newest picture's packet had arrived, on the host's clock; latency counts from here."""
+    camera_seconds: float | None
+    """The newest picture's time on the camera's own clock (RTCP sender report); None when it tells none."""
+    pictures: NDArray[np.uint8]
+    """(K, H, W, 3) uint8 RGB, newest last, `context_spacing_seconds` apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraStatus:
+    """A change of a camera's state."""
+
+    camera: str
+    state: CameraState
+    time_seconds: float
+    reason: FailureReason | None = None
+    detail: str = ""
+    """One line for a person, redacted; empty when all is well."""
+    attempt: int = 0
+    """How many connections in a row have failed."""
+    retry_seconds: float | None = None
+    """How long until the next attempt; None when none is planned."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureCounts:
+    """What one camera's capture thread counted since it last told: differences, not totals."""
+
+    camera: str
+    packets: int = 0
+    bytes_received: int = 0
+    frames_decoded: int = 0
+    decode_errors: int = 0
+    samples: int = 0
+    dropped: Mapping[DropReason, int] = field(default_factory=dict)
+    last_frame_seconds: float | None = None
+    skew_seconds: float | None = None
+    """The camera's clock less the host's; None when the camera tells no clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """T consecutive slots of one camera's sampling grid, each an embedding or a gap."""
+
+    camera: str
+    first_slot: int
+    start_seconds: float
+    """Beginning of the first slot: `first_slot / sample_fps`; equal on every replica."""
+    end_seconds: float
+    """End of the last slot."""
+    embeddings: NDArray[np.float32]
+    """(T, D) float32; zeros where the slot is a gap."""
+    mask: NDArray[np.bool_]
+    """(T,) bool; True where the slot holds an embedding."""
+    frame_seconds: tuple[float | None, ...]
+    """T times of the newest picture of each slot's sample; None where the slot is a gap."""
+    received_seconds: float
+    """Arrival of the newest sample in the window."""
+    camera_seconds: float | None
+    """The newest sample's time on the camera's own clock."""
+    degraded: bool = False
+    """True when load shedding lengthened the stride before this window."""
+
+    @property
+    def coverage(self) -> float:
+        """Share of the slots that hold an embedding, 0 to 1."""
+        return float(self.mask.mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The head's answer for one window."""
+
+    window: Window
+    probabilities: NDArray[np.float32]
+    """(L,) float32, one per label of the bundle, sums to 1."""
+    attention: NDArray[np.float32]
+    """(R, T) float32; each hop's weights over the slots sum to 1, gaps have 0."""
+
+    @property
+    def attention_per_slot(self) -> NDArray[np.float32]:
+        """(T,) float32: the hops' mean, sums to 1. What a person is shown."""
+        merged: NDArray[np.float32] = self.attention.mean(axis=0)
+        return merged
+
+
+class Phase(StrEnum):
+    """A moment in an event's life."""
+
+    STARTED = "started"
+    UPDATED = "updated"
+    ENDED = "ended"
+
+
+class ChangeReason(StrEnum):
+    """Why an event was updated or ended."""
+
+    PEAK = "peak"
+    CLASS = "class"
+    END = "end"
+    MAX_LENGTH = "max_length"
+    CAMERA_LOST = "camera_lost"
+    SHUTDOWN = "shutdown"
+    RECOVERED = "recovered"
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Where an event begins and where it stops, in probability; `off` is at most `on`."""
+
+    on: float
+    off: float
+
+
+@dataclass(frozen=True, slots=True)
+class EventChange:
+    """One step in the life of an event: what the tracker says, and what an alert is made of."""
+
+    camera: str
+    label: str
+    phase: Phase
+    reason: ChangeReason | None
+    """None for a start."""
+    sequence: int
+    """0 for the start, then one more with each change."""
+    started_seconds: float
+    """Start of the event's first window; with camera and label it makes the alert's id."""
+    changed_seconds: float
+    """When this change was decided, in the time of the samples."""
+    ended_seconds: float | None
+    """End of the last window that held; None while the event goes on."""
+    smoothed_score: float
+    """The smoothed probability at this change, 0 to 1."""
+    peak_score: float
+    peak_seconds: float
+    """Most attended frame's time in the window of the peak."""
+    threshold: Threshold
+    score: Score
+    """The window that decided this change; for an end without one, the last that held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One message for the sink, complete: what rests in the outbox and goes to Kafka as it is."""
+
+    alert_id: str
+    sequence: int
+    camera: str
+    label: str
+    phase: Phase
+    received_seconds: float
+    """Arrival of the newest frame of the deciding window; capture-to-acknowledged counts from here."""
+    topic: str
+    headers: tuple[tuple[str, bytes], ...]
+    """CloudEvents binary-mode headers."""
+    value: bytes
+    """The JSON message, UTF-8."""
