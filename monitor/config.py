@@ -1,0 +1,480 @@
+"""The configuration: `config.toml` and the environment in, one frozen `Config` or every problem at once out.
+
+Loading reads the file, the environment variables `MONITOR_…` (nested keys with `__`, for example
+`MONITOR_KAFKA__BOOTSTRAP_SERVERS`) and the files and variables that hold secrets; nothing else.
+Paths in the file are relative to the file's folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit, urlunsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from monitor.bundle import Manifest, ThresholdPair
+from monitor.errors import ConfigInvalid, Problem
+
+Seconds = Annotated[float, Field(ge=0.0, le=86_400.0)]
+PositiveSeconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Point = tuple[Share, Share]
+
+PATH_KEYS = {"outbox": ("path",), "kafka": ("ssl_cafile", "ssl_certfile", "ssl_keyfile")}
+SECRET_PARAMETER = re.compile(r"pass|pwd|token|auth|key|secret", re.IGNORECASE)
+NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtp", "udp", "tcp", "srt", "rtmp", "rtmps")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class CameraConfig(_Section):
+    """One camera to watch."""
+
+    id: Identifier
+    """Name of the camera in metrics, alerts and on the command line; never changes once alerts have been sent."""
+    url: Annotated[str, Field(min_length=1, repr=False)]
+    """rtsp://, rtsps://, http(s):// or a file (played at its own pace). Credentials may stand in it, but are
+    better kept in `username` and `password_env` or `password_file`; they are never shown."""
+    name: str = ""
+    """For people; the id when empty."""
+    site: str = ""
+    """Where the camera hangs; travels in each alert."""
+    tags: tuple[str, ...] = ()
+    """Free words that travel in each alert."""
+    transport: Literal["tcp", "udp"] = "tcp"
+    """How RTSP carries the pictures. tcp loses nothing; udp is for cameras that know no other."""
+    username: str = ""
+    """User name for the camera."""
+    password_env: str = ""
+    """Environment variable that holds the password."""
+    password_file: Path | None = None
+    """File that holds the password (its first line)."""
+    zone: Annotated[tuple[Point, ...], Field(max_length=64)] = ()
+    """Polygon [[x, y], …] in 0..1 of the picture; only what lies inside is looked at. Empty: the whole picture."""
+    labels: tuple[str, ...] = ()
+    """Labels of the model to watch for; empty: all but the background."""
+    thresholds: Mapping[str, ThresholdPair] = Field(default_factory=dict)
+    """Per label: `{on = 0.8, off = 0.5}` in place of the model's own."""
+
+    _password: SecretStr = PrivateAttr(default=SecretStr(""))
+    _username: str = PrivateAttr(default="")
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if "://" in url and parts.scheme not in (*NETWORK_SCHEMES, "file"):
+            raise ValueError(f"scheme {parts.scheme!r} is not one of {', '.join(NETWORK_SCHEMES)}, file")
+        if parts.scheme in NETWORK_SCHEMES and not parts.hostname:
+            raise ValueError("the address names no host")
+        return url
+
+    @field_validator("password_env")
+    @classmethod
+    def _variable_is_set(cls, name: str) -> str:
+        if name and name not in os.environ:
+            raise ValueError(f"environment variable {name} is not set")
+        return name
+
+    @field_validator("password_file")
+    @classmethod
+    def _file_is_readable(cls, path: Path | None) -> Path | None:
+        if path is None:
+            return None
+        try:
+            path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ValueError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or 'not text'}") from None
+        return path
+
+    @field_validator("zone")
+    @classmethod
+    def _zone_has_area(cls, zone: tuple[Point, ...]) -> tuple[Point, ...]:
+        if zone and len(zone) < 3:
+            raise ValueError("a zone needs at least three points")
+        if zone and _polygon_area(zone) < 1e-4:
+            raise ValueError("the zone's area is next to nothing")
+        return zone
+
+    @model_validator(mode="after")
+    def _take_secrets(self) -> Self:
+        if self.password_env and self.password_file is not None:
+            raise ValueError("give password_env or password_file, not both")
+        parts = urlsplit(self.url)
+        password = unquote(parts.password or "")
+        if self.password_env:
+            password = os.environ[self.password_env]
+        elif self.password_file is not None:
+            password = (self.password_file.read_text(encoding="utf-8").splitlines() or [""])[0]
+        self._password = SecretStr(password)
+        self._username = self.username or unquote(parts.username or "")
+        return self
+
+    @property
+    def is_network(self) -> bool:
+        """Whether the stream comes over the network (a file is paced by us)."""
+        return urlsplit(self.url).scheme in NETWORK_SCHEMES
+
+    @property
+    def display_url(self) -> str:
+        """The address without credentials and query: for logs and people."""
+        parts = urlsplit(self.url)
+        if not self.is_network:
+            return self.url
+        return urlunsplit(parts._replace(netloc=_host(parts), query=""))
+
+    @property
+    def login_url(self) -> SecretStr:
+        """The address with credentials, percent-encoded: for the connection alone."""
+        parts = urlsplit(self.url)
+        if not self.is_network or not self._username:
+            return SecretStr(self.url)
+        user, password = quote(self._username, safe=""), quote(self._password.get_secret_value(), safe="")
+        return SecretStr(urlunsplit(parts._replace(netloc=f"{user}:{password}@{_host(parts)}")))
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the plain secrets of this camera, for redaction alone: password and tokens in the query."""
+        tokens = [value for key, value in parse_qsl(urlsplit(self.url).query) if SECRET_PARAMETER.search(key)]
+        in_url = unquote(urlsplit(self.url).password or "") if self.is_network else ""
+        return tuple({secret for secret in (self._password.get_secret_value(), in_url, *tokens) if secret})
+
+
+class ModelConfig(_Section):
+    """Which event model scores the windows, and on what."""
+
+    bundle: str = "demo"
+    """Folder of a bundle, or the name of one that ships with the program (`demo`, `fight`)."""
+    engine: Literal["auto", "openvino", "onnxruntime"] = "auto"
+    """What runs it; auto takes the fastest that reproduces the bundle's golden outputs."""
+    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    """Processor threads of the engine; 0: half of the cores, so that capture keeps the others."""
+
+
+class CaptureConfig(_Section):
+    """How streams are read."""
+
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """Capture processes; 0: one for each eight cameras, at most one a core."""
+    connect_timeout_seconds: PositiveSeconds = 5.0
+    """How long a camera may take to answer."""
+    stall_timeout_seconds: PositiveSeconds = 5.0
+    """How long a connected camera may send nothing before it counts as stalled."""
+    retry_min_seconds: PositiveSeconds = 0.5
+    """Upper bound of the first wait before a new connection; doubles with each failure, with full jitter."""
+    retry_max_seconds: PositiveSeconds = 8.0
+    """Upper bound of the longest wait."""
+    refused_retry_seconds: PositiveSeconds = 60.0
+    """Wait after a refused password, since cameras lock accounts."""
+    queue_samples: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Samples that may wait in a capture process; when full the oldest is dropped and counted."""
+
+
+class ScoringConfig(_Section):
+    """How samples become scores."""
+
+    batch_samples: Annotated[int, Field(ge=1, le=256)] = 8
+    """Most samples in one run of the backbone."""
+    batch_wait_seconds: Seconds = 0.05
+    """Longest wait of a sample for others to share its batch."""
+    queue_samples: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """Samples of all cameras that may wait for the engine; when full the oldest is dropped and counted."""
+    minimum_coverage: Share = 0.6
+    """Share of a window's slots that must hold a picture; windows with less are not scored, and counted."""
+
+
+class EventsConfig(_Section):
+    """When scores become events. Thresholds come from the model; override them per label or per camera."""
+
+    smoothing_windows: Annotated[int, Field(ge=1, le=100)] = 2
+    """Scores of this many windows are averaged."""
+    minimum_seconds: Seconds = 0.0
+    """How long a label must hold before an event is told, counted from the end of its first window."""
+    merge_gap_seconds: Seconds = 2.0
+    """A label that comes back within this time continues its event."""
+    cool_down_seconds: Seconds = 5.0
+    """After an event's end the same label starts no new one on that camera for this time."""
+    maximum_seconds: PositiveSeconds = 120.0
+    """An event that lasts longer is ended with reason max_length; what goes on becomes a new event."""
+    update_seconds: PositiveSeconds = 5.0
+    """Least time between two updates of an event."""
+    thresholds: Mapping[str, ThresholdPair] = Field(default_factory=dict)
+    """Per label: `{on = 0.8, off = 0.5}` in place of the model's own."""
+
+
+class OutboxConfig(_Section):
+    """The durable store of alerts."""
+
+    path: Path = Path("var/outbox.sqlite")
+    """Database file; its folder is made when missing."""
+    keep_days: Annotated[float, Field(gt=0, le=3650)] = 30.0
+    """Alerts older than this are forgotten once they have been delivered."""
+    maximum_records: Annotated[int, Field(ge=100, le=100_000_000)] = 1_000_000
+    """Undelivered alerts at most; past nine tenths of it, updates are dropped and counted; starts and ends never are
+    before it is full."""
+
+
+class KafkaConfig(_Section):
+    """Where alerts go. Leave the section out to keep them in the outbox only."""
+
+    bootstrap_servers: Annotated[str, Field(min_length=1)]
+    """host:port, comma-separated."""
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "monitor.alerts"
+    """Topic of the alerts; the key is the camera's id."""
+    request_timeout_seconds: PositiveSeconds = 10.0
+    """How long one attempt may take before it is tried again."""
+    compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "none"
+    """Compression of the records."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """As in Kafka's documentation."""
+    ssl_cafile: Path | None = None
+    """Authorities that may have signed the broker's certificate."""
+    ssl_certfile: Path | None = None
+    """Our certificate, for mutual TLS."""
+    ssl_keyfile: Path | None = None
+    """Its key."""
+    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
+    """As in Kafka's documentation."""
+    sasl_username: str = ""
+    """User name at the broker."""
+    sasl_password_env: str = ""
+    """Environment variable that holds the password."""
+
+    _password: SecretStr = PrivateAttr(default=SecretStr(""))
+
+    @field_validator("sasl_password_env")
+    @classmethod
+    def _variable_is_set(cls, name: str) -> str:
+        if name and name not in os.environ:
+            raise ValueError(f"environment variable {name} is not set")
+        return name
+
+    @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile")
+    @classmethod
+    def _file_exists(cls, path: Path | None) -> Path | None:
+        if path is None:
+            return None
+        if not path.is_file():
+            raise ValueError(f"{path} is not a file")
+        return path
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _servers_have_ports(cls, servers: str) -> str:
+        for server in servers.split(","):
+            host, _, port = server.strip().rpartition(":")
+            if not host or not port.isdigit() or not 0 < int(port) < 65536:
+                raise ValueError(f"{server.strip()!r} is not host:port")
+        return servers
+
+    @model_validator(mode="after")
+    def _take_secrets(self) -> Self:
+        if self.security_protocol.startswith("SASL") and not self.sasl_mechanism:
+            raise ValueError(f"security_protocol {self.security_protocol} needs sasl_mechanism")
+        if self.sasl_mechanism and not (self.sasl_username and self.sasl_password_env):
+            raise ValueError("sasl_mechanism needs sasl_username and sasl_password_env")
+        self._password = SecretStr(os.environ.get(self.sasl_password_env, "") if self.sasl_password_env else "")
+        return self
+
+    @property
+    def sasl_password(self) -> SecretStr:
+        """The password at the broker; empty when none is set."""
+        return self._password
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the plain secrets of this section, for redaction alone."""
+        return tuple(secret for secret in (self._password.get_secret_value(),) if secret)
+
+
+class HttpConfig(_Section):
+    """The one HTTP port: /metrics, /live, /ready and the page."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port to listen on; 0 takes a free one and logs it."""
+
+
+class LogsConfig(_Section):
+    """What is logged, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is written."""
+    format: Literal["auto", "json", "text"] = "auto"
+    """auto: text on a terminal, JSON elsewhere."""
+
+
+class Config(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="MONITOR_", env_nested_delimiter="__", use_attribute_docstrings=True
+    )
+
+    instance: Identifier = "monitor"
+    """Name of this instance; travels in each alert."""
+    cameras: Annotated[tuple[CameraConfig, ...], Field(min_length=1)]
+    """The cameras to watch."""
+    model: ModelConfig = ModelConfig()
+    capture: CaptureConfig = CaptureConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    events: EventsConfig = EventsConfig()
+    outbox: OutboxConfig = OutboxConfig()
+    kafka: KafkaConfig | None = None
+    http: HttpConfig = HttpConfig()
+    logs: LogsConfig = LogsConfig()
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, which arrives as init settings."""
+        return env_settings, init_settings
+
+    @field_validator("cameras")
+    @classmethod
+    def _ids_differ(cls, cameras: tuple[CameraConfig, ...]) -> tuple[CameraConfig, ...]:
+        ids = [camera.id for camera in cameras]
+        repeated = sorted({name for name in ids if ids.count(name) > 1})
+        if repeated:
+            raise ValueError(f"camera ids repeat: {', '.join(repeated)}")
+        return cameras
+
+    @property
+    def folder(self) -> Path:
+        """The configuration file's folder: where a bundle given by path is looked for."""
+        return self._folder
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return every plain secret, for redaction alone."""
+        cameras = tuple(secret for camera in self.cameras for secret in camera.secrets())
+        return cameras + (self.kafka.secrets() if self.kafka else ())
+
+
+def load_config(path: Path) -> Config:
+    """Read the configuration.
+
+    Raises:
+        ConfigInvalid: with every problem, each under its key.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigInvalid(path, [Problem("file", f"cannot be read: {exc.strerror or exc}")]) from exc
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise ConfigInvalid(path, [Problem("file", f"not a TOML file: {exc}")]) from exc
+    values.pop("$schema", None)
+    try:
+        config = Config(**_with_absolute_paths(values, path.resolve().parent))
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False)
+        problems = [_problem(error, values) for error in errors if not _follows(error, values)]
+        raise ConfigInvalid(path, problems) from None
+    config._folder = path.resolve().parent
+    return config
+
+
+def check_against_model(config: Config, manifest: Manifest, path: Path | str) -> None:
+    """Check that the labels that the configuration names are the model's.
+
+    Raises:
+        ConfigInvalid: with every unknown label, each under its key.
+    """
+    known = set(manifest.event_labels)
+    named = [(f"events.thresholds.{label}", label) for label in config.events.thresholds]
+    for index, camera in enumerate(config.cameras):
+        where = f"cameras[{index}] ({camera.id})"
+        named += [(f"{where}.labels", label) for label in camera.labels]
+        named += [(f"{where}.thresholds.{label}", label) for label in camera.thresholds]
+    problems = [
+        Problem(key, f"model {manifest.name} has no label {label!r}; it has {', '.join(sorted(known))}")
+        for key, label in named
+        if label not in known
+    ]
+    if problems:
+        raise ConfigInvalid(path, problems)
+
+
+def _with_absolute_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the file's values with its paths anchored in its folder."""
+    anchored = dict(values)
+    for section, keys in PATH_KEYS.items():
+        if isinstance(anchored.get(section), dict):
+            anchored[section] = _anchored(anchored[section], keys, folder)
+    cameras = anchored.get("cameras")
+    if isinstance(cameras, list):
+        anchored["cameras"] = [
+            _anchored(camera, ("password_file",), folder) if isinstance(camera, dict) else camera for camera in cameras
+        ]
+    return anchored
+
+
+def _anchored(section: Mapping[str, Any], keys: tuple[str, ...], folder: Path) -> dict[str, Any]:
+    return {
+        key: str(folder / Path(value).expanduser()) if key in keys and isinstance(value, str) else value
+        for key, value in section.items()
+    }
+
+
+def _problem(error: ErrorDetails, values: Mapping[str, Any]) -> Problem:
+    reason = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        reason = "unknown key"
+    elif error["type"] == "missing":
+        reason = "is missing"
+    return Problem(_key(error["loc"], values), reason)
+
+
+def _follows(error: ErrorDetails, values: Mapping[str, Any]) -> bool:
+    """Whether an error only follows from others: no camera is left because each one is wrong."""
+    return error["type"] == "too_short" and error["loc"] == ("cameras",) and bool(values.get("cameras"))
+
+
+def _key(location: tuple[int | str, ...], values: Mapping[str, Any]) -> str:
+    """Spell a location as a person would look for it: `cameras[1] (yard).url`."""
+    key = ""
+    here: Any = values
+    for part in location:
+        if isinstance(part, int):
+            here = here[part] if isinstance(here, list) and part < len(here) else None
+            name = here.get("id") if isinstance(here, dict) else None
+            key += f"[{part}]" + (f" ({name})" if isinstance(name, str) else "")
+        else:
+            here = here.get(part) if isinstance(here, dict) else None
+            key += f".{part}" if key else part
+    return key or "configuration"
+
+
+def _polygon_area(points: tuple[Point, ...]) -> float:
+    """Shoelace formula, in units of the picture's area."""
+    pairs = zip(points, points[1:] + points[:1], strict=True)
+    return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairs)) / 2
+
+
+def _host(parts: SplitResult) -> str:
+    return parts.netloc.rpartition("@")[2]
