@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from monitor.records import FailureReason
+from monitor.records import Alert, FailureReason
 
 
 class MonitorError(Exception):
@@ -68,6 +68,7 @@ class EngineUnavailable(MonitorError):
 
     def __init__(self, engine: str, reason: str) -> None:
         self.engine = engine
+        self.reason = reason
         super().__init__(f"engine {engine}: {reason}")
 
 
@@ -109,17 +110,38 @@ class OutboxUnavailable(MonitorError):
 
 
 class OutboxFull(MonitorError):
-    """The outbox is at its bound; the alert was not taken."""
+    """The outbox is at its bound; the alerts from the first that found no room on were not taken.
+
+    Args:
+        path: the database file.
+        taken: how many of the alerts, from the first on, are dealt with: committed, or in `refused`.
+        refused: updates among them that were refused to leave room for starts and ends.
+    """
 
     retriable = True
     exit_code = 1
+
+    def __init__(self, path: Path | str, *, taken: int, refused: Sequence[Alert] = ()) -> None:
+        self.path = path
+        self.taken = taken
+        self.refused = tuple(refused)
+        super().__init__(f"outbox {path}: full; alerts wait until Kafka has taken some")
 
 
 class DeliveryFailed(MonitorError):
-    """Kafka did not take the alerts; they rest in the outbox and are sent again."""
+    """Kafka did not take the alerts; they rest in the outbox and are sent again.
+
+    Args:
+        reason: one line, redacted.
+        refused: Kafka answered and refused us: wrong password, no permission.
+    """
 
     retriable = True
     exit_code = 1
+
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        self.refused = refused
+        super().__init__(reason)
 
 
 class StageFailed(MonitorError):

@@ -46,6 +46,8 @@ class DropReason(StrEnum):
     """The worker's queue to the service was full."""
     SCORING_QUEUE = "scoring_queue"
     """The service's queue to the engine was full."""
+    LATE = "late"
+    """A sample of the same slot, or of a later one, had already been scored."""
 
 
 class ClockSource(StrEnum):

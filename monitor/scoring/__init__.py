@@ -1,0 +1,1 @@
+"""Samples of all cameras in, scored windows out."""

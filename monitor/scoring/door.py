@@ -1,0 +1,79 @@
+"""A bundle and a number of threads in, an engine out: what each library's own file must offer.
+
+A door is the only place that names its library. It loads the library when it is first asked, not when
+it is imported, and turns the library's errors into `EngineUnavailable`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.bundle import Bundle
+
+
+class Precision(StrEnum):
+    """The numbers that the backbone reckons in."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """The head's answers for N windows."""
+
+    probabilities: NDArray[np.float32]
+    """(N, L) float32, one per label of the bundle; each row sums to 1."""
+    attention: NDArray[np.float32]
+    """(N, R, T) float32; each hop's weights over the slots sum to 1, gaps have 0."""
+
+
+class Engine(Protocol):
+    """A bundle made ready to run on this machine. Used by one thread at a time."""
+
+    name: str
+    """Of the library: `openvino`, `onnxruntime`."""
+    precision: str
+    """What the backbone reckons in, one of `Precision`."""
+
+    def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the backbone: (N, K, H, W, 3) uint8 RGB, newest picture last, to (N, D) float32.
+
+        Raises:
+            EngineUnavailable: the library failed.
+        """
+
+    def classify(self, embeddings: NDArray[np.float32], mask: NDArray[np.bool_]) -> Classified:
+        """Run the head on (N, T, D) float32 embeddings and their (N, T) bool mask.
+
+        Raises:
+            EngineUnavailable: the library failed.
+        """
+
+    def close(self) -> None:
+        """Give back the memory; the engine is not used after this."""
+
+
+class Door(Protocol):
+    """The way to one library."""
+
+    name: str
+
+    def precisions(self) -> tuple[Precision, ...]:
+        """Return what this machine reckons well in, fastest first; ends with FP32.
+
+        Raises:
+            EngineUnavailable: the library is missing or finds no device.
+        """
+
+    def open(self, bundle: Bundle, *, precision: Precision, threads: int) -> Engine:
+        """Load the bundle's two graphs.
+
+        Raises:
+            EngineUnavailable: the library is missing, or cannot load the graphs.
+        """

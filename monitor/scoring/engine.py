@@ -1,0 +1,234 @@
+"""A bundle in, an engine that reproduces its golden outputs out; or an error with every engine's reason.
+
+Whatever the library, the bundle's golden outputs are the judge. Each library first runs the bundle in FP32,
+where the tolerance is so tight that altered weights, swapped colours or another normalisation show; only then
+may a faster precision serve, under its own wider tolerance. Order of trial: `DOORS`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.bundle import Bundle, Golden
+from monitor.errors import BundleInvalid, EngineUnavailable
+from monitor.scoring.door import Classified, Door, Engine, Precision
+from monitor.scoring.onnxruntime import OnnxRuntimeDoor
+from monitor.scoring.openvino import OpenVinoDoor
+
+__all__ = [
+    "DOORS",
+    "Classified",
+    "Engine",
+    "OpenedEngine",
+    "Parity",
+    "Precision",
+    "Preference",
+    "Skipped",
+    "Tolerance",
+    "check_golden",
+    "open_engine",
+]
+
+Preference = Literal["auto", "openvino", "onnxruntime"]
+
+DOORS: tuple[Door, ...] = (OpenVinoDoor(), OnnxRuntimeDoor())
+"""Fastest first."""
+
+FAINT = 1e-3
+"""A golden embedding shorter than this share of the longest has no direction to compare, and its error counts
+relative to that share: pictures without motion may give next to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far an engine may stray from the golden outputs."""
+
+    cosine: float
+    """Least cosine between an embedding and its reference."""
+    embedding_error: float
+    """Largest length of an embedding's error, relative to the reference's length; sees what a cosine cannot: scale."""
+    probability_difference: float
+    """Largest absolute difference of a probability."""
+    attention_difference: float
+    """Largest absolute difference of an attention weight."""
+
+
+TOLERANCES: Mapping[Precision, Tolerance] = {
+    # Libraries differ by about 1e-6 in FP32; weights perturbed by 1% by about 1e-2.
+    Precision.FP32: Tolerance(
+        cosine=0.99999, embedding_error=1e-3, probability_difference=1e-4, attention_difference=1e-4
+    ),
+    # 8 bits of mantissa in the backbone; the head stays in FP32.
+    Precision.BF16: Tolerance(
+        cosine=0.995, embedding_error=1e-1, probability_difference=1e-4, attention_difference=1e-4
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How well an engine reproduces the golden outputs."""
+
+    cosine: float
+    """Least over the golden embeddings."""
+    embedding_error: float
+    """Largest relative length of an embedding's error."""
+    probability_difference: float
+    """Largest absolute."""
+    attention_difference: float
+    """Largest absolute."""
+    tolerance: Tolerance
+    """What the engine's precision allows."""
+
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """What is out of tolerance, one line each; empty when the engine may serve. NaN is out of tolerance."""
+        allowed = self.tolerance
+        lines = [] if self.cosine >= allowed.cosine else [f"cosine {self.cosine:.6f}, needed {allowed.cosine}"]
+        for name in ("embedding_error", "probability_difference", "attention_difference"):
+            found, most = getattr(self, name), getattr(allowed, name)
+            if not found <= most:
+                lines.append(f"{name} {found:.2g}, allowed {most:g}")
+        return tuple(lines)
+
+
+class Skipped(NamedTuple):
+    """An engine that does not serve, and why."""
+
+    engine: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedEngine:
+    """The engine that serves."""
+
+    engine: Engine
+    parity: Parity
+    skipped: tuple[Skipped, ...]
+    """What was tried before it, or would have been faster, in that order."""
+
+
+class _GoldenMissed(EngineUnavailable):
+    """An engine loaded the bundle and gave other outputs than the golden ones."""
+
+
+def check_golden(engine: Engine, bundle: Bundle) -> Parity:
+    """Run the golden inputs and compare.
+
+    Raises:
+        BundleInvalid: the golden arrays cannot be read.
+        EngineUnavailable: the engine failed to run them, or gave another shape.
+    """
+    golden = bundle.golden()
+    embeddings = engine.embed(golden.pictures)
+    answers = engine.classify(golden.window_embeddings, golden.window_mask)
+    _check_shapes(engine, golden, embeddings, answers)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is out of tolerance below
+        return _compare(engine, golden, embeddings, answers)
+
+
+def _compare(engine: Engine, golden: Golden, embeddings: NDArray[np.float32], answers: Classified) -> Parity:
+    lengths = np.linalg.norm(golden.embeddings, axis=1)
+    floor = max(FAINT * float(lengths.max()), float(np.finfo(np.float32).tiny))
+    errors = np.linalg.norm(embeddings - golden.embeddings, axis=1) / np.maximum(lengths, floor)
+    clear = lengths >= floor
+    products = np.einsum("nd,nd->n", embeddings, golden.embeddings, dtype=np.float64)[clear]
+    norms = np.maximum(np.linalg.norm(embeddings, axis=1), floor)[clear] * lengths[clear]
+    return Parity(
+        cosine=float((products / norms).min(initial=1.0)),
+        embedding_error=float(errors.max()),
+        probability_difference=float(np.abs(answers.probabilities - golden.probabilities).max()),
+        attention_difference=float(np.abs(answers.attention - golden.attention).max()),
+        tolerance=TOLERANCES[Precision(engine.precision)],
+    )
+
+
+def open_engine(bundle: Bundle, *, preference: Preference, threads: int, doors: Sequence[Door] = DOORS) -> OpenedEngine:
+    """Open the fastest engine that reproduces the bundle's golden outputs.
+
+    Args:
+        bundle: what to run.
+        preference: `auto` tries every library; otherwise only the one named.
+        threads: processor threads; 0 takes half of the cores this process may use.
+        doors: the libraries to try, in this order.
+
+    Raises:
+        BundleInvalid: the golden arrays cannot be read, or every engine that ran gave other outputs.
+        EngineUnavailable: no engine could be opened; the message holds every reason.
+    """
+    failures: list[EngineUnavailable] = []
+    for door in doors:
+        if preference not in ("auto", door.name):
+            continue
+        try:
+            opened = _open_behind(door, bundle, threads or _half_of_the_cores())
+        except EngineUnavailable as exc:
+            failures.append(exc)
+            continue
+        skipped = tuple(Skipped(exc.engine, exc.reason) for exc in failures)
+        return OpenedEngine(opened.engine, opened.parity, skipped + opened.skipped)
+    raise _none_serves(bundle, preference, failures)
+
+
+def _open_behind(door: Door, bundle: Bundle, threads: int) -> OpenedEngine:
+    """Judge the bundle in FP32, then serve the fastest precision that holds."""
+    faster = [precision for precision in door.precisions() if precision is not Precision.FP32]
+    engine, parity = _open_checked(door, bundle, Precision.FP32, threads)
+    skipped: list[Skipped] = []
+    for precision in faster:
+        try:
+            quick, its_parity = _open_checked(door, bundle, precision, threads)
+        except EngineUnavailable as exc:
+            skipped.append(Skipped(f"{exc.engine} {precision.value}", exc.reason))
+            continue
+        engine.close()
+        return OpenedEngine(quick, its_parity, tuple(skipped))
+    return OpenedEngine(engine, parity, tuple(skipped))
+
+
+def _open_checked(door: Door, bundle: Bundle, precision: Precision, threads: int) -> tuple[Engine, Parity]:
+    engine = door.open(bundle, precision=precision, threads=threads)
+    try:
+        parity = check_golden(engine, bundle)
+        if parity.complaints:
+            reason = f"does not reproduce golden.npz in {precision.value}: {', '.join(parity.complaints)}"
+            raise _GoldenMissed(door.name, reason)
+    except (EngineUnavailable, BundleInvalid):
+        engine.close()
+        raise
+    return engine, parity
+
+
+def _check_shapes(engine: Engine, golden: Golden, embeddings: NDArray[np.float32], answers: Classified) -> None:
+    pairs = (
+        ("embeddings", embeddings, golden.embeddings),
+        ("probabilities", answers.probabilities, golden.probabilities),
+        ("attention", answers.attention, golden.attention),
+    )
+    for name, found, wanted in pairs:
+        if found.shape != wanted.shape:
+            raise EngineUnavailable(engine.name, f"{name} come in shape {found.shape}, expected {wanted.shape}")
+
+
+def _none_serves(
+    bundle: Bundle, preference: Preference, failures: list[EngineUnavailable]
+) -> BundleInvalid | EngineUnavailable:
+    """Say why nothing serves: the bundle is to blame when whatever ran it gave other outputs."""
+    reasons = "; ".join(f"{exc.engine}: {exc.reason}" for exc in failures)
+    if any(isinstance(exc, _GoldenMissed) for exc in failures):
+        return BundleInvalid(bundle.path, f"no engine reproduces the golden outputs: {reasons}")
+    if len(failures) == 1:
+        return failures[0]
+    return EngineUnavailable(preference, f"none can run {bundle.path}: {reasons}")
+
+
+def _half_of_the_cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // 2)

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from monitor.bundle import BACKBONE, GOLDEN, Bundle, write_manifest
+from monitor.errors import BundleInvalid, EngineUnavailable
+from monitor.scoring.door import Door, Engine, Precision
+from monitor.scoring.engine import check_golden, open_engine
+from monitor.scoring.onnxruntime import OnnxRuntimeDoor
+from monitor.scoring.openvino import OpenVinoDoor, precisions_of
+from tests.scoring.bundles import MANIFEST, TinyBundle, backbone_graph, backbone_weights, head_weights, perturbed
+from tests.scoring.conftest import make_sample
+
+
+def one_percent(array: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(3).standard_normal(array.shape)
+    return (array * (1 + 0.01 * noise)).astype(np.float32)
+
+
+def scaled(array: np.ndarray) -> np.ndarray:
+    return (array * 1.01).astype(np.float32)
+
+
+WRONG_NORMALISATION = {
+    **backbone_weights(),
+    "mean": np.full(3, 127.0, np.float32),
+    "std": np.full(3, 128.0, np.float32),
+}
+ALTERED = {
+    "backbone weights perturbed by 1%": TinyBundle(backbone=perturbed(backbone_weights(), one_percent)),
+    "backbone weights scaled by 1%": TinyBundle(backbone=perturbed(backbone_weights(), scaled)),
+    "head weights perturbed by 1%": TinyBundle(head=perturbed(head_weights(), one_percent)),
+    "colours swapped": TinyBundle(channels=(2, 1, 0)),
+    "wrong normalisation": TinyBundle(backbone=WRONG_NORMALISATION),
+}
+
+
+def copy_with(bundle: Bundle, folder: Path, altered: TinyBundle) -> Bundle:
+    """The altered graphs under a fresh manifest, beside the golden outputs of the right ones."""
+    folder.mkdir()
+    (folder / GOLDEN).write_bytes((bundle.path / GOLDEN).read_bytes())
+    return altered.write(folder, golden=False)
+
+
+def test_engine_reproduces_golden(engine: Engine, tiny_bundle: Bundle) -> None:
+    parity = check_golden(engine, tiny_bundle)
+    assert parity.complaints == ()
+    assert parity.cosine > 0.999999
+    assert parity.embedding_error < 1e-5
+    assert parity.probability_difference < 1e-5
+
+
+@pytest.mark.parametrize("preference", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("what", ALTERED)
+def test_altered_model_is_refused(tiny_bundle: Bundle, tmp_path: Path, what: str, preference) -> None:
+    bundle = copy_with(tiny_bundle, tmp_path / "altered", ALTERED[what])
+    with pytest.raises(BundleInvalid, match=r"no engine reproduces the golden outputs: .*in fp32"):
+        open_engine(bundle, preference=preference, threads=1)
+
+
+def test_auto_takes_the_first_and_skips_nothing(tiny_bundle: Bundle) -> None:
+    opened = open_engine(tiny_bundle, preference="auto", threads=1)
+    assert (opened.engine.name, opened.skipped) == ("openvino", ())
+    opened.engine.close()
+
+
+def test_zero_threads_means_half_of_the_cores(tiny_bundle: Bundle) -> None:
+    open_engine(tiny_bundle, preference="onnxruntime", threads=0).engine.close()
+
+
+def test_every_reason_is_told_when_none_serves(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    bundle = copy_with(tiny_bundle, tmp_path / "broken", TinyBundle())
+    (bundle.path / BACKBONE).write_bytes(b"not a graph")
+    bundle = write_manifest(bundle.path, MANIFEST)
+    with pytest.raises(EngineUnavailable) as raised:
+        open_engine(bundle, preference="auto", threads=1)
+    assert "openvino: cannot load the graphs" in str(raised.value)
+    assert "onnxruntime: cannot load backbone.onnx" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_wrong_input_name_is_refused_by_each(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    bundle = copy_with(tiny_bundle, tmp_path / "renamed", TinyBundle())
+    model = backbone_graph(backbone_weights())
+    model.graph.input[0].name = model.graph.node[0].input[0] = "image"
+    onnx.save(model, bundle.backbone_path)
+    bundle = write_manifest(bundle.path, MANIFEST)
+    with pytest.raises(EngineUnavailable, match=r"openvino: .*; onnxruntime: "):
+        open_engine(bundle, preference="auto", threads=1)
+
+
+def test_operator_that_one_engine_lacks_goes_to_the_next(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    """An operator of ONNX Runtime's own domain that OpenVINO does not know."""
+    bundle = copy_with(tiny_bundle, tmp_path / "foreign", TinyBundle())
+    model = backbone_graph(backbone_weights())
+    model.graph.node[-1].output[0] = "flat"
+    model.graph.initializer.append(helper.make_tensor("one", TensorProto.INT32, [], [1]))
+    model.graph.node.extend(
+        [
+            helper.make_node("ExpandDims", ["flat", "one"], ["wide"], domain="com.microsoft"),
+            helper.make_node("Flatten", ["wide"], ["embeddings"]),
+        ]
+    )
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, bundle.backbone_path)
+    opened = open_engine(write_manifest(bundle.path, MANIFEST), preference="auto", threads=1)
+    assert opened.engine.name == "onnxruntime"
+    assert [name for name, _ in opened.skipped] == ["openvino"]
+    assert "ExpandDims" in opened.skipped[0].reason
+    opened.engine.close()
+
+
+def test_missing_library_is_skipped(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # Python's own way to say: not installed
+    opened = open_engine(tiny_bundle, preference="auto", threads=1)
+    assert opened.engine.name == "onnxruntime"
+    assert "cannot be imported" in opened.skipped[0].reason
+    with pytest.raises(EngineUnavailable, match=r"^engine openvino: the library cannot be imported"):
+        open_engine(tiny_bundle, preference="openvino", threads=1)
+
+
+def test_golden_that_cannot_be_read_is_the_bundles_fault(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    bundle = copy_with(tiny_bundle, tmp_path / "golden", TinyBundle())
+    (bundle.path / GOLDEN).write_bytes(b"PK")
+    with pytest.raises(BundleInvalid, match="golden arrays cannot be read"):
+        open_engine(write_manifest(bundle.path, MANIFEST), preference="auto", threads=1)
+
+
+def test_answers_do_not_depend_on_the_batch(engine: Engine) -> None:
+    """To the bit: a replay and a live run over the same samples say the same."""
+    pictures = np.stack([make_sample(slot).pictures for slot in range(16)])
+    embeddings = engine.embed(pictures)
+    windows = np.stack([embeddings[start : start + 8] for start in range(8)])
+    mask = np.random.default_rng(1).random((8, 8)) < 0.8
+    together = engine.classify(windows, mask)
+    for size in (1, 3, 8):
+        again = np.concatenate([engine.embed(pictures[start : start + size]) for start in range(0, 16, size)])
+        assert np.array_equal(again, embeddings)
+        parts = [engine.classify(windows[i : i + size], mask[i : i + size]) for i in range(0, 8, size)]
+        assert np.array_equal(np.concatenate([part.probabilities for part in parts]), together.probabilities)
+        assert np.array_equal(np.concatenate([part.attention for part in parts]), together.attention)
+
+
+def test_answers_are_shaped_and_normalised(engine: Engine) -> None:
+    embeddings = engine.embed(np.stack([make_sample(slot).pictures for slot in range(8)]))
+    mask = np.array([[True] * 6 + [False] * 2])
+    answers = engine.classify(embeddings[None] * mask[..., None], mask)
+    assert embeddings.shape == (8, 24)
+    assert answers.probabilities.shape == (1, 3)
+    assert answers.attention.shape == (1, 3, 8)
+    assert (embeddings.dtype, answers.probabilities.dtype, answers.attention.dtype) == (np.float32,) * 3
+    np.testing.assert_allclose(answers.probabilities.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(answers.attention.sum(axis=2), 1, rtol=1e-5)
+    assert (answers.attention[:, :, 6:] == 0).all()
+
+
+def test_wrong_shape_is_the_engines_error(engine: Engine) -> None:
+    with pytest.raises(EngineUnavailable):
+        engine.embed(np.zeros((1, 1, 8, 8, 3), np.uint8))
+    with pytest.raises(EngineUnavailable):
+        engine.classify(np.zeros((1, 3, 24), np.float32), np.ones((1, 3), bool))
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        (["FP32", "INT8"], (Precision.FP32,)),
+        (["FP32", "BF16", "FP16"], (Precision.BF16, Precision.FP32)),
+    ],
+)
+def test_bf16_comes_first_where_the_processor_has_it(capabilities, expected) -> None:
+    assert precisions_of(capabilities) == expected
+
+
+class EagerDoor:
+    """A real door that believes that the processor has bf16."""
+
+    def __init__(self, door: Door) -> None:
+        self.door, self.name = door, door.name
+
+    def precisions(self) -> tuple[Precision, ...]:
+        return (Precision.BF16, *self.door.precisions())
+
+    def open(self, bundle: Bundle, *, precision: Precision, threads: int) -> Engine:
+        return self.door.open(bundle, precision=precision, threads=threads)
+
+
+def test_fp32_serves_when_a_faster_precision_fails(tiny_bundle: Bundle) -> None:
+    opened = open_engine(tiny_bundle, preference="auto", threads=1, doors=[EagerDoor(OnnxRuntimeDoor())])
+    assert (opened.engine.name, opened.engine.precision) == ("onnxruntime", "fp32")
+    assert opened.skipped == (("onnxruntime bf16", "runs fp32 only, not bf16"),)
+    opened.engine.close()
+
+
+def test_faster_precision_serves_only_what_fp32_has_reproduced(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    """OpenVINO takes the hint on any processor; where there is no bf16 it reckons in fp32 all the same."""
+    doors = [EagerDoor(OpenVinoDoor())]
+    opened = open_engine(tiny_bundle, preference="auto", threads=1, doors=doors)
+    assert (opened.engine.precision, opened.skipped) == ("bf16", ())
+    opened.engine.close()
+    altered = copy_with(tiny_bundle, tmp_path / "altered", ALTERED["backbone weights perturbed by 1%"])
+    with pytest.raises(BundleInvalid, match="in fp32"):
+        open_engine(altered, preference="auto", threads=1, doors=doors)
+
+
+QUIET = """
+import socket, sys
+from pathlib import Path
+reached = []
+network = ("socket.connect", "socket.getaddrinfo")
+sys.addaudithook(lambda event, args: reached.append(args) if event in network else None)
+from monitor.bundle import load_bundle
+from monitor.scoring.engine import open_engine
+bundle = load_bundle(Path(sys.argv[1]))
+for preference in ("openvino", "onnxruntime"):
+    open_engine(bundle, preference=preference, threads=1).engine.close()
+assert not reached, reached
+"""
+
+
+def test_libraries_tell_nobody(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    """Both libraries phone home by default, and keep an id for it under the home folder: none appears."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", QUIET, str(tiny_bundle.path)]
+    subprocess.run(command, check=True, env=environment, timeout=60)
+    assert sorted(tmp_path.rglob("*")) == []
+
+
+def test_importing_the_room_loads_no_library() -> None:
+    code = "import sys, monitor.scoring.engine; print([n for n in ('openvino', 'onnxruntime') if n in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert answer.stdout.strip() == "[]"
