@@ -186,7 +186,8 @@ def find_bundle(name: str, near: Path) -> Path:
         return shipped / name
     names = sorted(entry.parent.name for entry in shipped.glob(f"*/{MANIFEST}")) if shipped else []
     raise BundleInvalid(
-        name, f"no bundle here: neither {direct / MANIFEST} nor one of the shipped bundles ({', '.join(names) or 'none'})"
+        name,
+        f"no bundle here: neither {direct / MANIFEST} nor one of the shipped bundles ({', '.join(names) or 'none'})",
     )
 
 
@@ -212,7 +213,9 @@ def load_bundle(path: Path) -> Bundle:
         actual = hashlib.sha256(_read_bytes(path, name)).hexdigest()
         if actual != expected:
             raise BundleInvalid(
-                path, f"{name} is not the file the manifest was written for (sha256 {actual[:12]}…, expected {expected[:12]}…)"
+                path,
+                f"{name} is not the file the manifest was written for "
+                f"(sha256 {actual[:12]}…, expected {expected[:12]}…)",
             )
     return Bundle(path=path, manifest=manifest, sha256=hashlib.sha256(raw).hexdigest())
 

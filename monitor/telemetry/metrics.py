@@ -34,7 +34,10 @@ class Metrics:
             registry=registry,
         )
         self.camera_last_frame = Gauge(
-            "monitor_camera_last_frame_timestamp_seconds", "When the last frame was decoded.", by_camera, registry=registry
+            "monitor_camera_last_frame_timestamp_seconds",
+            "When the last frame was decoded.",
+            by_camera,
+            registry=registry,
         )
         self.camera_skew = Gauge(
             "monitor_camera_clock_skew_seconds",
@@ -88,7 +91,9 @@ class Metrics:
         )
         self.outbox_bytes = Gauge("monitor_outbox_bytes", "Bytes of the waiting alerts.", registry=registry)
         self.outbox_oldest = Gauge(
-            "monitor_outbox_oldest_age_seconds", "Age of the oldest waiting alert; 0 when none waits.", registry=registry
+            "monitor_outbox_oldest_age_seconds",
+            "Age of the oldest waiting alert; 0 when none waits.",
+            registry=registry,
         )
         self.outbox_errors = Counter(
             "monitor_outbox_errors", "Commits that failed and were tried again.", registry=registry
@@ -109,7 +114,7 @@ class Metrics:
         self.workers = Gauge("monitor_capture_workers", "Capture processes running.", registry=registry)
         self.engine_parity = Gauge(
             "monitor_engine_parity",
-            "How well the engine reproduces the golden outputs: least cosine, largest probability difference.",
+            "How well the engine reproduces the golden outputs: least cosine, largest errors.",
             ["engine", "measure"],
             registry=registry,
         )

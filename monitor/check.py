@@ -1,0 +1,63 @@
+"""A configuration in, a report on everything it names out; with `probe`, every camera and Kafka are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from monitor.bundle import Bundle, find_bundle, load_bundle
+from monitor.capture.source import StreamReport, probe
+from monitor.config import CameraConfig, Config, check_against_model
+from monitor.delivery.kafka import KafkaReport, probe_kafka
+from monitor.errors import SourceFailed
+from monitor.scoring.engine import OpenedEngine, open_engine
+
+PROBE_SECONDS = 5.0
+PROBED_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedCamera:
+    """What one camera answered."""
+
+    camera: CameraConfig
+    report: StreamReport | None
+    """None where the stream could not be opened."""
+    failure: SourceFailed | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether pictures came."""
+        return self.failure is None
+
+
+def check_model(config: Config, *, config_path: object, threads: int) -> tuple[Bundle, OpenedEngine]:
+    """Load the model that the configuration names, and prove that an engine here reproduces it.
+
+    Raises:
+        BundleInvalid: the files are missing or altered.
+        ConfigInvalid: a label that the model does not have.
+        EngineUnavailable: nothing here can run it.
+    """
+    bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
+    check_against_model(config, bundle.manifest, str(config_path))
+    return bundle, open_engine(bundle, preference=config.model.engine, threads=threads)
+
+
+def probe_cameras(config: Config) -> Sequence[ProbedCamera]:
+    """Open every camera, a few at a time, and watch each for some seconds."""
+
+    def ask(camera: CameraConfig) -> ProbedCamera:
+        try:
+            return ProbedCamera(camera, probe(camera, config.capture, seconds=PROBE_SECONDS), None)
+        except SourceFailed as exc:
+            return ProbedCamera(camera, None, exc)
+
+    with ThreadPoolExecutor(PROBED_AT_ONCE, thread_name_prefix="probe") as pool:
+        return list(pool.map(ask, config.cameras))
+
+
+def probe_delivery(config: Config) -> KafkaReport | None:
+    """Ask Kafka; None where it is not configured."""
+    return probe_kafka(config.kafka) if config.kafka is not None else None

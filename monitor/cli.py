@@ -1,0 +1,403 @@
+"""The command line: arguments in, tables, JSON and exit codes out.
+
+Exit codes: 0 all is well; 1 something failed while running, or a check found a fault; 2 the input cannot be used.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from monitor import __version__
+from monitor.bundle import Bundle, find_bundle, load_bundle
+from monitor.check import ProbedCamera, check_model, probe_cameras, probe_delivery
+from monitor.config import Config, EventsConfig, ScoringConfig, load_config
+from monitor.delivery.outbox import Outbox, StoredAlert
+from monitor.errors import InputInvalid, MonitorError
+from monitor.events.alerts import alert_schema
+from monitor.replay import Replayed, replay_video
+from monitor.scoring.engine import OpenedEngine, open_engine
+from monitor.service import alert_context, engine_threads, open_service
+from monitor.telemetry.logs import configure_logs
+from monitor.telemetry.redaction import Redactor
+
+app = typer.Typer(
+    help="Watches live cameras, recognises events that take time to happen, and tells Kafka.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+schema_app = typer.Typer(help="Print the JSON Schema of what the program reads and says.", no_args_is_help=True)
+app.add_typer(schema_app, name="schema")
+
+ConfigPath = Annotated[
+    Path, typer.Option("--config", "-c", help="The configuration file.", envvar="MONITOR_CONFIG", show_default=True)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table for people.")]
+
+out = Console()
+err = Console(stderr=True)
+
+
+@app.command()
+def run(config: ConfigPath = Path("config.toml")) -> None:
+    """Watch the cameras until SIGINT or SIGTERM.
+
+    Example: `monitor run --config config.toml`
+    """
+    loaded = load_config(config)
+    _speak(loaded)
+    open_service(loaded, config_path=config).run()
+
+
+@app.command()
+def check(
+    config: ConfigPath = Path("config.toml"),
+    probe: Annotated[bool, typer.Option("--probe", help="Open every camera for some seconds, and ask Kafka.")] = False,
+) -> None:
+    """Check the configuration, the model and, with --probe, every camera and Kafka.
+
+    Example: `monitor check --probe`
+    """
+    loaded = load_config(config)
+    _speak(loaded)
+    bundle, opened = check_model(loaded, config_path=config, threads=engine_threads(loaded.model.threads))
+    manifest = bundle.manifest
+    out.print(f"[green]✓[/] {config}: {len(loaded.cameras)} camera(s)", highlight=False)
+    out.print(
+        f"[green]✓[/] model {manifest.name} {manifest.version} on {opened.engine.name} {opened.engine.precision}: "
+        f"{', '.join(manifest.event_labels)}; {manifest.sample_fps:g} samples a second, "
+        f"window {manifest.window_seconds:g} s, every {manifest.stride_seconds:g} s",
+        highlight=False,
+    )
+    opened.engine.close()
+    if probe and not _probe(loaded):
+        raise typer.Exit(1)
+
+
+@app.command()
+def replay(
+    videos: Annotated[list[Path], typer.Argument(help="Video files.", show_default=False)],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Folder of a bundle, or a shipped bundle's name.")
+    ] = "fight",
+    as_json: AsJson = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write a picture of score and attention over time.", dir_okay=False)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Take model and event rules from this configuration.")
+    ] = None,
+) -> None:
+    """Run the very same pipeline over files, faster than real time. The same input gives the same bytes.
+
+    Examples: `monitor replay clip.mp4 --model fight --plot clip.png`, `monitor replay *.mp4 --json > alerts.jsonl`
+    """
+    _speak(None)
+    if plot is not None and len(videos) != 1:
+        raise InputInvalid("--plot", "draws one video; give one")
+    settings = load_config(config) if config else None
+    bundle, opened = _model(settings, model)
+    rules = settings.events if settings else EventsConfig()
+    scoring = settings.scoring if settings else ScoringConfig()
+    try:
+        for video in videos:
+            with _replaying(video, quiet=as_json) as advance:
+                replayed = replay_video(
+                    video,
+                    bundle=bundle,
+                    opened=opened,
+                    rules=rules,
+                    scoring=scoring,
+                    context=lambda camera: alert_context(
+                        camera, bundle, opened, instance="replay", topic="replay", replayed=True
+                    ),
+                    keep_pictures=plot is not None,
+                    on_progress=advance,
+                )
+            _print_replayed(replayed, as_json=as_json)
+            if plot is not None:
+                import_module("monitor.plot").plot_replay(replayed, bundle.manifest, plot)
+                err.print(f"Wrote {plot}", highlight=False)
+    finally:
+        opened.engine.close()
+
+
+@app.command()
+def alerts(
+    config: ConfigPath = Path("config.toml"),
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new alerts as they come.")] = False,
+    as_json: AsJson = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the newest.")] = 20,
+    camera: Annotated[str | None, typer.Option("--camera", help="Only this camera's.")] = None,
+) -> None:
+    """List the alerts in the store, oldest of the newest first.
+
+    Example: `monitor alerts --follow --json | jq .event`
+    """
+    loaded = load_config(config)
+    with Outbox.open_reader(loaded.outbox.path) as outbox:
+        known = list(reversed(outbox.recent(limit, camera=camera)))
+        _print_alerts(known, as_json=as_json)
+        last = known[-1].position if known else 0
+        while follow:
+            time.sleep(0.5)
+            new = outbox.after(last, camera=camera)
+            if new:
+                _print_alerts(new, as_json=as_json, header=False)
+                last = new[-1].position
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="A folder for each label, or a CSV with path,label[,group].")],
+    out_folder: Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder; its name becomes the model's.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="Name of a recipe, or a TOML file of one.")] = "default",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without unusable clips.")] = False,
+    prefix: Annotated[str, typer.Option("--prefix", help="Take only files whose name begins with it.")] = "",
+    cache: Annotated[Path | None, typer.Option("--cache", help="Folder for decoded samples and checkpoints.")] = None,
+) -> None:
+    """Make a bundle of labelled clips. Needs the extra `train`: pip install 'video-event-monitor[train]'.
+
+    Example: `monitor train clips --out models/bundles/mine`, with clips/fight/*.mp4 and clips/normal/*.mp4
+    """
+    room = _training_room()
+    bundle = room.training.run(
+        data,
+        out_folder,
+        recipe=room.recipe.find_recipe(recipe),
+        console=err,
+        cache=cache,
+        skip_bad=skip_bad,
+        prefix=prefix,
+    )
+    err.print(f"[green]✓[/] {bundle.path}", highlight=False)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="A folder for each label, or a CSV with path,label[,group].")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Folder of a bundle, or a shipped bundle's name.")
+    ] = "fight",
+    folds: Annotated[
+        int, typer.Option("--folds", min=0, help="Train and judge the recipe in folds by group instead of a bundle.")
+    ] = 0,
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="With --folds: name of a recipe, or a TOML file.")
+    ] = "default",
+    prefix: Annotated[str, typer.Option("--prefix", help="Take only files whose name begins with it.")] = "",
+    cache: Annotated[Path, typer.Option("--cache", help="Folder for decoded samples.")] = Path(".cache/evaluate"),
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without unusable clips.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge labelled clips by a bundle, or a recipe in folds by group. Needs the extra `train`.
+
+    Example: `monitor evaluate clips --model fight --json`
+    """
+    room = _training_room()
+    options: dict[str, Any] = {"console": err, "cache": cache, "skip_bad": skip_bad, "prefix": prefix}
+    if folds:
+        report = room.evaluation.run_folds(data, recipe=room.recipe.find_recipe(recipe), folds=folds, **options)
+    else:
+        report = room.evaluation.run(data, bundle=load_bundle(find_bundle(model, Path.cwd())), **options)
+    if as_json:
+        print(json.dumps(report.as_json()))
+    else:
+        out.print(report.table())
+
+
+@schema_app.command("config")
+def schema_config() -> None:
+    """Print the JSON Schema of config.toml; editors complete its keys with it."""
+    print(json.dumps(config_schema(), indent=2))
+
+
+@schema_app.command("alert")
+def schema_alert() -> None:
+    """Print the JSON Schema of the alert messages."""
+    print(json.dumps(alert_schema(), indent=2))
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the configuration file."""
+    schema = Config.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Video event monitor", **schema}
+
+
+def main() -> None:
+    """Run the command line; every expected error becomes one message and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except MonitorError as exc:
+        err.print(f"[red]error:[/] {Redactor(()).clean(str(exc))}", highlight=False, soft_wrap=True, markup=True)
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _speak(config: Config | None) -> None:
+    """Set up the logs; before anything is logged."""
+    if config is None:
+        configure_logs(level="warning", style="text", redactor=Redactor(()))
+    else:
+        configure_logs(level=config.logs.level, style=config.logs.format, redactor=Redactor(config.secrets()))
+
+
+def _training_room() -> Any:
+    """Load the room that needs torch.
+
+    Raises:
+        InputInvalid: the extra is not installed.
+    """
+    try:
+        for name in ("training", "evaluation", "recipe"):
+            import_module(f"models.{name}")
+    except ModuleNotFoundError as exc:
+        raise InputInvalid(
+            "training", f"{exc.name} is not installed; pip install 'video-event-monitor[train]'"
+        ) from exc
+    return import_module("models")
+
+
+def _model(settings: Config | None, name: str) -> tuple[Bundle, OpenedEngine]:
+    folder = settings.folder if settings else Path.cwd()
+    bundle = load_bundle(find_bundle(settings.model.bundle if settings else name, folder))
+    preference = settings.model.engine if settings else "auto"
+    return bundle, open_engine(bundle, preference=preference, threads=engine_threads(0))
+
+
+def _probe(config: Config) -> bool:
+    with err.status("Asking the cameras …"):
+        cameras = probe_cameras(config)
+    table = Table("camera", "address", "codec", "size", "fps told/seen", "GOP", "clock", "remarks")
+    for probed in cameras:
+        table.add_row(*_probe_row(probed))
+    out.print(table)
+    kafka = probe_delivery(config)
+    if kafka is not None:
+        for line in kafka.lines:
+            out.print(f"{'[green]✓[/]' if kafka.ok else '[red]✗[/]'} {line}", highlight=False)
+    return all(probed.ok for probed in cameras) and (kafka is None or kafka.ok)
+
+
+def _probe_row(probed: ProbedCamera) -> tuple[str, ...]:
+    camera, report = probed.camera, probed.report
+    if report is None:
+        failure = probed.failure
+        remark = f"[red]{failure.reason.value}[/]: {failure.detail}" if failure else ""
+        return (camera.id, camera.display_url, "–", "–", "–", "–", "–", remark)
+    skew = "" if report.skew_seconds is None else f" {report.skew_seconds:+.2f} s"
+    return (
+        camera.id,
+        camera.display_url,
+        report.codec,
+        f"{report.width_pixels}×{report.height_pixels}",
+        f"{report.declared_fps:.4g}/{report.measured_fps:.4g}",
+        f"{report.gop_frames} / {report.gop_seconds:.1f} s" if report.gop_frames else "–",
+        f"{report.clock.value}{skew}",
+        "; ".join(report.problems) or "[green]good[/]",
+    )
+
+
+@contextmanager
+def _replaying(video: Path, *, quiet: bool) -> Iterator[Any]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[at]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
+        task = progress.add_task(video.name, total=None, at="")
+        yield lambda seconds: progress.update(task, at=f"{seconds:.1f} s of video")
+
+
+def _print_replayed(replayed: Replayed, *, as_json: bool) -> None:
+    if as_json:
+        for message in replayed.messages():
+            print(json.dumps(message, sort_keys=True))
+        return
+    table = Table(
+        "event",
+        "from",
+        "to",
+        "peak",
+        "at",
+        title=f"{replayed.path.name}: {replayed.duration_seconds:.1f} s, {len(replayed.scores)} windows",
+    )
+    for message in replayed.messages():
+        if message["phase"] == "ended":
+            table.add_row(*_event_row(message))
+    out.print(
+        table
+        if table.row_count
+        else f"{replayed.path.name}: no event in {replayed.duration_seconds:.1f} s ({len(replayed.scores)} windows)"
+    )
+
+
+def _event_row(message: dict[str, Any]) -> tuple[str, ...]:
+    times, event = message["time"], message["event"]
+    return (
+        event["label"],
+        times["started_at"][14:23],
+        (times["ended_at"] or "")[14:23],
+        f"{event['peak_score']:.2f}",
+        times["peak_at"][14:23],
+    )
+
+
+def _print_alerts(stored: list[StoredAlert], *, as_json: bool, header: bool = True) -> None:
+    messages = [json.loads(alert.value) for alert in stored]
+    if as_json:
+        for message in messages:
+            print(json.dumps(message, sort_keys=True), flush=True)
+        return
+    table = Table("began", "camera", "label", "phase", "peak", "seconds", "alert", show_header=header)
+    for message in messages:
+        seconds = message["time"]["duration_seconds"]
+        table.add_row(
+            message["time"]["started_at"],
+            message["camera"]["id"],
+            message["event"]["label"],
+            message["phase"] + (f" ({message['reason']})" if message["reason"] else ""),
+            f"{message['event']['peak_score']:.2f}",
+            "" if seconds is None else f"{seconds:.1f}",
+            message["alert_id"],
+        )
+    out.print(table if table.row_count else "No alert so far.")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _shown: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Hold the options that stand before every command."""
+
+
+if __name__ == "__main__":
+    main()

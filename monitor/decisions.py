@@ -1,0 +1,260 @@
+"""Scores and camera states in, committed alerts out: the one thread that decides and writes to the outbox.
+
+The order is kept: a camera's scores and its changes of state are handled as they came. An alert counts as said
+only after its commit; while the outbox cannot be written, alerts wait here, in order, and the live path goes on.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from monitor.bundle import Manifest
+from monitor.config import CameraConfig, EventsConfig
+from monitor.deadline import Deadline
+from monitor.delivery.outbox import Outbox
+from monitor.errors import OutboxFull, OutboxUnavailable, StopTimedOut
+from monitor.events.alerts import AlertContext, compose
+from monitor.events.tracker import Tracker
+from monitor.records import Alert, CameraState, CameraStatus, ChangeReason, EventChange, Phase, Score, Threshold
+
+INBOX_RECORDS = 4096
+"""Scores and states that may wait. When full, the scoring thread waits: nothing is dropped here."""
+UNSAID_ALERTS = 10_000
+"""Alerts that may wait for a broken outbox; beyond it the oldest updates go first, then the newest alert."""
+TICK_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What deciding on one score led to; for metrics and logs."""
+
+    camera: str
+    changes: tuple[EventChange, ...]
+    seconds: float
+    """Time the tracker took."""
+    capture_to_decision_seconds: float
+    suppressed: Mapping[str, int]
+    """Events not told, by reason, since the camera's last decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commitment:
+    """What writing alerts to the outbox led to."""
+
+    said: tuple[Alert, ...] = ()
+    refused: tuple[Alert, ...] = ()
+    """Alerts for which a full outbox had no room."""
+    unsaid: int = 0
+    """Alerts that wait for the outbox to work again."""
+    seconds: float = 0.0
+    error: str = ""
+
+
+def thresholds_of(camera: CameraConfig, events: EventsConfig, manifest: Manifest) -> dict[str, Threshold]:
+    """Return the watched labels of a camera with their thresholds: camera before events before model."""
+    watched = camera.labels or manifest.event_labels
+    return {
+        label: (camera.thresholds.get(label) or events.thresholds.get(label) or manifest.thresholds[label]).record()
+        for label in watched
+    }
+
+
+@dataclass(slots=True)
+class _Watched:
+    """What is kept for one camera."""
+
+    tracker: Tracker
+    context: AlertContext
+    lost_since: float | None = None
+    suppressed: dict[str, int] = field(default_factory=dict)
+
+
+class Decider:
+    """Owns the deciding thread.
+
+    Args:
+        outbox: where alerts are committed.
+        on_decision: told after each score.
+        on_commitment: told after each attempt to commit.
+        on_failure: told of the first unexpected error; the thread has ended then.
+        lost_after_seconds: how long a camera may be away before its open events end with `camera_lost`.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        *,
+        on_decision: Callable[[Decision], None],
+        on_commitment: Callable[[Commitment], None],
+        on_failure: Callable[[BaseException], None],
+        lost_after_seconds: float,
+    ) -> None:
+        self._outbox = outbox
+        self._on_decision = on_decision
+        self._on_commitment = on_commitment
+        self._on_failure = on_failure
+        self._lost_after_seconds = lost_after_seconds
+        self._inbox: queue.Queue[Score | CameraStatus] = queue.Queue(INBOX_RECORDS)
+        self._watched: dict[str, _Watched] = {}
+        self._unsaid: list[Alert] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
+
+    def watch(self, camera: str, tracker: Tracker, context: AlertContext) -> None:
+        """Begin to decide on a camera; before its first score."""
+        self._watched[camera] = _Watched(tracker=tracker, context=context)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, record: Score | CameraStatus) -> None:
+        """Hand over a score or a state; waits while the inbox is full, so that nothing is dropped."""
+        while not self._stopping.is_set() and self._thread.is_alive():
+            try:
+                self._inbox.put(record, timeout=TICK_SECONDS)
+            except queue.Full:
+                continue
+            return
+
+    def say(self, alerts: Sequence[Alert]) -> None:
+        """Commit alerts that need no decision (those recovered at start); before `start`."""
+        self._commit(alerts)
+
+    def stop(self, deadline: Deadline) -> None:
+        """Decide on what waits, end the open events with reason `shutdown`, commit, and end the thread.
+
+        Raises:
+            StopTimedOut: the thread did not end in time.
+        """
+        self._stopping.set()
+        if not self._thread.ident:
+            return
+        self._thread.join(deadline.remaining())
+        if self._thread.is_alive():
+            raise StopTimedOut("decisions did not stop in time")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def active_events(self) -> dict[str, int]:
+        """Return how many events go on, by camera."""
+        return {camera: watched.tracker.active for camera, watched in self._watched.items()}
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set() or not self._inbox.empty():
+                self._step()
+            self._end_all(ChangeReason.SHUTDOWN)
+        except Exception as exc:  # the top of the thread: the service stops in order and exits with this error
+            self._on_failure(exc)
+
+    def _step(self) -> None:
+        try:
+            record = self._inbox.get(timeout=TICK_SECONDS)
+        except queue.Empty:
+            record = None
+        match record:
+            case Score():
+                self._decide(record)
+            case CameraStatus():
+                self._note_state(record)
+            case None:
+                pass
+        self._end_lost(time.time())
+        if self._unsaid:
+            self._commit(())
+
+    def _decide(self, score: Score) -> None:
+        watched = self._watched[score.window.camera]
+        began = time.perf_counter()
+        changes = watched.tracker.observe(score)
+        seconds = time.perf_counter() - began
+        decided = time.time()
+        self._commit(
+            [compose(change, watched.context, decided_seconds=decided, published_seconds=decided) for change in changes]
+        )
+        self._on_decision(
+            Decision(
+                camera=score.window.camera,
+                changes=tuple(changes),
+                seconds=seconds,
+                capture_to_decision_seconds=decided - score.window.received_seconds,
+                suppressed=self._newly_suppressed(watched),
+            )
+        )
+
+    @staticmethod
+    def _newly_suppressed(watched: _Watched) -> dict[str, int]:
+        now = dict(watched.tracker.suppressed)
+        new = {reason: count - watched.suppressed.get(reason, 0) for reason, count in now.items()}
+        watched.suppressed = now
+        return {reason: count for reason, count in new.items() if count}
+
+    def _note_state(self, status: CameraStatus) -> None:
+        watched = self._watched[status.camera]
+        if status.state is CameraState.ONLINE:
+            watched.lost_since = None
+        elif watched.lost_since is None and status.state is not CameraState.CONNECTING:
+            watched.lost_since = status.time_seconds
+
+    def _end_lost(self, now: float) -> None:
+        for watched in self._watched.values():
+            if watched.lost_since is None or now - watched.lost_since < self._lost_after_seconds:
+                continue
+            if watched.tracker.active:
+                self._end(watched, ChangeReason.CAMERA_LOST)
+
+    def _end_all(self, reason: ChangeReason) -> None:
+        for watched in self._watched.values():
+            self._end(watched, reason)
+        if self._unsaid:
+            self._commit(())
+
+    def _end(self, watched: _Watched, reason: ChangeReason) -> None:
+        now = time.time()
+        changes = watched.tracker.end(reason, at_seconds=now)
+        self._commit(
+            [compose(change, watched.context, decided_seconds=now, published_seconds=now) for change in changes]
+        )
+
+    def _commit(self, alerts: Sequence[Alert]) -> None:
+        """Write the waiting alerts and these, in order; keep them waiting when the outbox cannot be written."""
+        self._unsaid.extend(alerts)
+        if not self._unsaid:
+            return
+        began = time.perf_counter()
+        taken, error = len(self._unsaid), ""
+        refused: tuple[Alert, ...] = ()
+        try:
+            refused = self._outbox.commit(self._unsaid, now=time.time())
+        except OutboxFull as exc:
+            taken, refused, error = exc.taken, exc.refused, str(exc)
+        except OutboxUnavailable as exc:
+            taken, error = 0, str(exc)
+        said = tuple(alert for alert in self._unsaid[:taken] if alert not in refused)
+        del self._unsaid[:taken]
+        refused += self._make_room()
+        self._on_commitment(
+            Commitment(
+                said=said,
+                refused=refused,
+                unsaid=len(self._unsaid),
+                seconds=time.perf_counter() - began,
+                error=error,
+            )
+        )
+
+    def _make_room(self) -> tuple[Alert, ...]:
+        """Drop what no longer fits in memory, updates before starts and ends; return it."""
+        refused: list[Alert] = []
+        while len(self._unsaid) > UNSAID_ALERTS:
+            updates = (index for index, alert in enumerate(self._unsaid) if alert.phase is Phase.UPDATED)
+            refused.append(self._unsaid.pop(next(updates, -1)))
+        return tuple(refused)

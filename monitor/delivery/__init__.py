@@ -1,0 +1,1 @@
+"""Alerts in; committed to the outbox, and from there to Kafka, out."""

@@ -1,0 +1,369 @@
+"""Alerts in, durable before `commit` returns; what Kafka has not acknowledged yet, oldest first, out.
+
+`alerts` is the history: every alert said, what the page and `monitor alerts` read; `pending` names those of it that
+wait for their acknowledgement. Both are written in one transaction. `unfinished` names the last message of each alert
+that has not ended, so that a start after a crash finds them without a search.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from monitor.config import OutboxConfig
+from monitor.delivery.database import Database, ReadOnlyDatabase, Row
+from monitor.errors import OutboxFull
+from monitor.records import Alert, Phase
+
+log = structlog.get_logger()
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS alerts (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    alert_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    camera TEXT NOT NULL,
+    label TEXT NOT NULL,
+    phase TEXT NOT NULL,
+    received_seconds REAL NOT NULL,
+    committed_seconds REAL NOT NULL,
+    topic TEXT NOT NULL,
+    headers TEXT NOT NULL,
+    value BLOB NOT NULL,
+    UNIQUE (alert_id, sequence)
+);
+CREATE INDEX IF NOT EXISTS alerts_by_camera ON alerts (camera, position);
+CREATE INDEX IF NOT EXISTS alerts_by_age ON alerts (committed_seconds);
+CREATE TABLE IF NOT EXISTS pending (
+    position INTEGER PRIMARY KEY,
+    bytes INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS dead_letters (
+    position INTEGER PRIMARY KEY,
+    reason TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS unfinished (
+    alert_id TEXT PRIMARY KEY,
+    position INTEGER NOT NULL
+)
+"""
+STORED = """
+SELECT a.position, a.committed_seconds, p.position IS NOT NULL, d.reason, a.alert_id, a.sequence, a.camera, a.label,
+    a.phase, a.received_seconds, a.topic, a.headers, a.value
+FROM alerts a LEFT JOIN pending p ON p.position = a.position LEFT JOIN dead_letters d ON d.position = a.position
+"""
+STORE = """
+INSERT OR IGNORE INTO alerts
+    (alert_id, sequence, camera, label, phase, received_seconds, committed_seconds, topic, headers, value)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+PRUNE = """
+DELETE FROM alerts WHERE position IN (
+    SELECT position FROM alerts WHERE committed_seconds < ? AND position NOT IN (SELECT position FROM pending)
+        AND alert_id NOT IN (SELECT alert_id FROM unfinished) LIMIT ?)
+"""
+CROWDED_SHARE = 0.9
+"""Of the bound; past it updates are refused, so that starts and ends find room."""
+PRUNED_AT_ONCE = 5000
+SECONDS_A_DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAlert:
+    """An alert in the store."""
+
+    position: int
+    """Grows with each commit: the order in which alerts were said."""
+    committed_seconds: float
+    waiting: bool
+    """Whether Kafka has yet to acknowledge it."""
+    refused: str | None
+    """Why Kafka refused it for itself; None where it did not."""
+    alert: Alert
+
+    @property
+    def value(self) -> bytes:
+        """The JSON message, UTF-8."""
+        return self.alert.value
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxStats:
+    """How full the outbox is."""
+
+    pending: int
+    """Alerts that wait for their acknowledgement."""
+    pending_bytes: int
+    """Bytes of their messages."""
+    oldest_age_seconds: float
+    """Age of the oldest of them; 0 when none waits."""
+    dead_letters: int
+    """Alerts that Kafka refused for themselves."""
+    crowded: bool = False
+    """Updates are refused, so that starts and ends find room."""
+    full: bool = False
+    """Nothing is taken."""
+
+
+class Outbox:
+    """The store, as the one process sees it that writes. Every method may be called from any thread.
+
+    All methods raise `OutboxUnavailable` when the file cannot be read or written; the same call may succeed later.
+
+    Example:
+        outbox = Outbox.open(config.outbox, deliver=True)
+        outbox.commit(alerts, now=time.time())
+    """
+
+    def __init__(self, database: Database, settings: OutboxConfig, *, deliver: bool) -> None:
+        self._database = database
+        self._deliver = deliver
+        self._bound = settings.maximum_records
+        self._keep_seconds = settings.keep_days * SECONDS_A_DAY
+
+    @classmethod
+    def open(cls, settings: OutboxConfig, *, deliver: bool) -> Outbox:
+        """Open the store, or begin it.
+
+        Args:
+            settings: where it is and its bounds.
+            deliver: whether alerts are to wait for Kafka; without, they are only kept.
+
+        Raises:
+            OutboxUnavailable: the file cannot be used, or another monitor uses it. A damaged file is no error: it is
+                set aside, which is logged, and a new one is begun.
+        """
+        database = Database(
+            settings.path,
+            schema=SCHEMA,
+            version=SCHEMA_VERSION,
+            begin_anew=_continue_positions,
+            on_set_aside=_log_set_aside,
+        )
+        database.open()
+        return cls(database, settings, deliver=deliver)
+
+    @staticmethod
+    def open_reader(path: Path) -> OutboxReader:
+        """Open the store of another process for reading.
+
+        Raises:
+            OutboxUnavailable: there is none, or it cannot be read.
+        """
+        return OutboxReader(ReadOnlyDatabase(path))
+
+    def commit(self, alerts: Sequence[Alert], *, now: float) -> tuple[Alert, ...]:
+        """Store alerts in this order; return when they are durable: from then on they count as said.
+
+        An alert whose id and sequence are already stored changes nothing: the first one holds.
+
+        Returns:
+            Updates that were refused because the outbox is crowded; all others are stored.
+
+        Raises:
+            OutboxFull: from an alert on, nothing was taken; the error says how many were.
+            OutboxUnavailable: nothing was stored.
+        """
+        if not alerts:
+            return ()
+        taken, refused = self._database.write(lambda connection: self._store(connection, alerts, now))
+        if taken < len(alerts):
+            raise OutboxFull(self._database.path, taken=taken, refused=refused)
+        return tuple(refused)
+
+    def pending(self, limit: int, *, after_position: int = 0) -> list[StoredAlert]:
+        """Return alerts that wait for their acknowledgement, oldest first."""
+        where = "WHERE p.position > ? ORDER BY p.position LIMIT ?"
+        return [_stored(row) for row in self._database.read(f"{STORED} {where}", (after_position, limit))]
+
+    def acknowledge(self, positions: Sequence[int]) -> None:
+        """Note that Kafka has these alerts: they no longer wait. Unknown positions are ignored."""
+        self._database.write(
+            lambda connection: connection.executemany(
+                "DELETE FROM pending WHERE position = ?", [(position,) for position in positions]
+            )
+        )
+
+    def dead_letter(self, position: int, reason: str) -> None:
+        """Note that Kafka refuses this alert for itself: it no longer waits, and is kept with the reason."""
+
+        def bury(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT OR REPLACE INTO dead_letters VALUES (?, ?)", (position, reason))
+            connection.execute("DELETE FROM pending WHERE position = ?", (position,))
+
+        self._database.write(bury)
+
+    def unfinished(self) -> list[Alert]:
+        """Return the last message of each alert that has not ended, in the order they were said."""
+        where = "WHERE a.position IN (SELECT position FROM unfinished) ORDER BY a.position"
+        return [_stored(row).alert for row in self._database.read(f"{STORED} {where}")]
+
+    def recent(self, limit: int, *, camera: str | None = None) -> list[StoredAlert]:
+        """Return the newest alerts, newest first."""
+        return _recent(self._database, limit, camera)
+
+    def after(self, position: int, *, camera: str | None = None, limit: int = 1000) -> list[StoredAlert]:
+        """Return the alerts said after the one at `position`, oldest first."""
+        return _after(self._database, position, camera, limit)
+
+    def stats(self, now: float) -> OutboxStats:
+        """Return how full the outbox is."""
+        return _stats(self._database, now, bound=self._bound)
+
+    def prune(self, now: float) -> int:
+        """Forget alerts that have been kept long enough, are delivered, and belong to no event that goes on.
+
+        Returns:
+            How many were forgotten; at most some thousands a call.
+        """
+
+        def forget(connection: sqlite3.Connection) -> int:
+            count = connection.execute(PRUNE, (now - self._keep_seconds, PRUNED_AT_ONCE)).rowcount
+            connection.execute("DELETE FROM dead_letters WHERE position NOT IN (SELECT position FROM alerts)")
+            return count
+
+        return self._database.write(forget)
+
+    def close(self) -> None:
+        """Close the store; what waits is sent after the next start."""
+        self._database.close()
+
+    def _store(self, connection: sqlite3.Connection, alerts: Sequence[Alert], now: float) -> tuple[int, list[Alert]]:
+        """Store alerts until one finds no room; return how many were dealt with, and the refused updates of these."""
+        refused: list[Alert] = []
+        [waiting] = connection.execute("SELECT COUNT(*) FROM pending").fetchone()
+        for index, alert in enumerate(alerts):
+            if self._deliver and waiting >= self._bound and not _known(connection, alert):
+                return index, refused
+            if self._deliver and waiting >= self._bound * CROWDED_SHARE and alert.phase is Phase.UPDATED:
+                refused.append(alert)
+                continue
+            position = _insert(connection, alert, now)
+            if position is not None and self._deliver:
+                connection.execute("INSERT INTO pending VALUES (?, ?)", (position, len(alert.value)))
+                waiting += 1
+        return len(alerts), refused
+
+
+class OutboxReader:
+    """The store, as another process sees it: reads only."""
+
+    def __init__(self, database: ReadOnlyDatabase) -> None:
+        self._database = database
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def recent(self, limit: int, *, camera: str | None = None) -> list[StoredAlert]:
+        """Return the newest alerts, newest first."""
+        return _recent(self._database, limit, camera)
+
+    def after(self, position: int, *, camera: str | None = None, limit: int = 1000) -> list[StoredAlert]:
+        """Return the alerts said after the one at `position`, oldest first."""
+        return _after(self._database, position, camera, limit)
+
+    def stats(self, now: float) -> OutboxStats:
+        """Return what waits; how full that makes it, only its owner knows."""
+        return _stats(self._database, now, bound=None)
+
+    def close(self) -> None:
+        """Close the store."""
+        self._database.close()
+
+
+def _log_set_aside(path: Path, reason: str) -> None:
+    log.error("outbox_set_aside", path=str(path), reason=reason, hint="sqlite3's .recover may still read it")
+
+
+def _continue_positions(connection: sqlite3.Connection) -> None:
+    """Let positions grow on over a file that was set aside: acknowledgements of its alerts must not hit new ones."""
+    connection.execute("INSERT INTO sqlite_sequence VALUES ('alerts', ?)", (time.time_ns() // 1_000_000,))
+
+
+def _known(connection: sqlite3.Connection, alert: Alert) -> bool:
+    query = "SELECT 1 FROM alerts WHERE alert_id = ? AND sequence = ?"
+    return connection.execute(query, (alert.alert_id, alert.sequence)).fetchone() is not None
+
+
+def _insert(connection: sqlite3.Connection, alert: Alert, now: float) -> int | None:
+    """Add an alert to the history, keep `unfinished` true; return its position, None where it is known already."""
+    headers = json.dumps([[name, value.decode()] for name, value in alert.headers])
+    told = (alert.alert_id, alert.sequence, alert.camera, alert.label, alert.phase.value)
+    row = (*told, alert.received_seconds, now, alert.topic, headers, alert.value)
+    cursor = connection.execute(STORE, row)
+    if cursor.rowcount == 0:
+        return None
+    if alert.phase is Phase.ENDED:
+        connection.execute("DELETE FROM unfinished WHERE alert_id = ?", (alert.alert_id,))
+    else:
+        connection.execute("INSERT OR REPLACE INTO unfinished VALUES (?, ?)", (alert.alert_id, cursor.lastrowid))
+    return cursor.lastrowid
+
+
+def _recent(database: Database | ReadOnlyDatabase, limit: int, camera: str | None) -> list[StoredAlert]:
+    where, parameters = _only(camera, "")
+    rows = database.read(f"{STORED} {where} ORDER BY a.position DESC LIMIT ?", (*parameters, limit))
+    return [_stored(row) for row in rows]
+
+
+def _after(database: Database | ReadOnlyDatabase, position: int, camera: str | None, limit: int) -> list[StoredAlert]:
+    where, parameters = _only(camera, "a.position > ?")
+    rows = database.read(f"{STORED} {where} ORDER BY a.position LIMIT ?", (*parameters, position, limit))
+    return [_stored(row) for row in rows]
+
+
+def _only(camera: str | None, condition: str) -> tuple[str, tuple[Any, ...]]:
+    """Return the WHERE clause for one camera, or all, and `condition`; with the camera as its first parameter."""
+    conditions = [text for text in ("a.camera = ?" if camera is not None else "", condition) if text]
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    return where, (camera,) if camera is not None else ()
+
+
+def _stats(database: Database | ReadOnlyDatabase, now: float, *, bound: int | None) -> OutboxStats:
+    [(pending, pending_bytes, first)] = database.read("SELECT COUNT(*), SUM(bytes), MIN(position) FROM pending")
+    [(dead_letters,)] = database.read("SELECT COUNT(*) FROM dead_letters")
+    oldest = database.read("SELECT committed_seconds FROM alerts WHERE position = ?", (first,)) if pending else []
+    return OutboxStats(
+        pending=pending,
+        pending_bytes=pending_bytes or 0,
+        oldest_age_seconds=max(0.0, now - oldest[0][0]) if oldest else 0.0,
+        dead_letters=dead_letters,
+        crowded=bound is not None and pending >= bound * CROWDED_SHARE,
+        full=bound is not None and pending >= bound,
+    )
+
+
+def _stored(row: Row) -> StoredAlert:
+    position, committed_seconds, waiting, refused, *told = row
+    alert_id, sequence, camera, label, phase, received_seconds, topic, headers, value = told
+    return StoredAlert(
+        position=position,
+        committed_seconds=committed_seconds,
+        waiting=bool(waiting),
+        refused=refused,
+        alert=Alert(
+            alert_id=alert_id,
+            sequence=sequence,
+            camera=camera,
+            label=label,
+            phase=Phase(phase),
+            received_seconds=received_seconds,
+            topic=topic,
+            headers=tuple((name, text.encode()) for name, text in json.loads(headers)),
+            value=bytes(value),
+        ),
+    )

@@ -1,0 +1,347 @@
+"""A configuration in, a running monitor out: the one place that names the concrete parts and joins them.
+
+Stop order, and why: capture first, so that nothing new arrives; then scoring, so that what was captured is scored;
+then the decisions, which end the open events and commit them; then the publisher, which sends what it can in the time
+left; then the outbox, which keeps the rest; then the page and the metrics, so that the end can still be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import structlog
+
+from monitor import __version__
+from monitor.bundle import Bundle, find_bundle, load_bundle
+from monitor.capture.worker import CaptureSupervisor
+from monitor.config import CameraConfig, Config, check_against_model
+from monitor.deadline import Deadline
+from monitor.decisions import Decider, thresholds_of
+from monitor.delivery.kafka import DeliveryState, Publisher
+from monitor.delivery.outbox import Outbox
+from monitor.errors import MonitorError, StageFailed
+from monitor.events.alerts import AlertContext, recovered
+from monitor.events.tracker import Tracker
+from monitor.records import CameraStatus
+from monitor.reporting import CameraView, PipelineView, Reporter
+from monitor.scoring.batcher import Scorer
+from monitor.scoring.engine import OpenedEngine, open_engine
+from monitor.telemetry.metrics import Metrics
+from monitor.web.app import Health, create_app
+from monitor.web.server import WebServer
+
+log = structlog.get_logger()
+
+STOP_SECONDS = 4.5
+"""Budget of a whole stop; a person waits no longer than five seconds."""
+BEAT_SECONDS = 0.5
+STALE_BEATS = 20
+PRUNE_SECONDS = 3600.0
+OWN_TOPIC = "monitor.alerts"
+"""Topic that alerts are kept under where Kafka is not configured."""
+
+
+class Service:
+    """The whole monitor: owns every part, starts and stops them in order.
+
+    Args:
+        config: the configuration.
+        bundle: the checked model.
+        opened: the engine that runs it.
+        outbox: the open store of alerts.
+    """
+
+    def __init__(self, config: Config, *, bundle: Bundle, opened: OpenedEngine, outbox: Outbox) -> None:
+        self._config = config
+        self._bundle = bundle
+        self._opened = opened
+        self._outbox = outbox
+        self._reporter = Reporter(Metrics())
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._beat = time.monotonic()
+        self._address = ""
+        self._build()
+
+    def _build(self) -> None:
+        config, reporter, manifest = self._config, self._reporter, self._bundle.manifest
+        self._publisher = (
+            Publisher(self._outbox, config.kafka, on_report=reporter.delivery) if config.kafka is not None else None
+        )
+        self._decider = Decider(
+            self._outbox,
+            on_decision=reporter.decision,
+            on_commitment=self._committed,
+            on_failure=self._failed("decisions"),
+            lost_after_seconds=config.events.merge_gap_seconds,
+        )
+        self._scorer = Scorer(
+            self._opened.engine,
+            manifest,
+            config.scoring,
+            on_score=self._decider.put,
+            on_batch=reporter.batch,
+            on_drop=reporter.dropped,
+            on_failure=self._failed("scoring"),
+        )
+        self._capture = CaptureSupervisor(
+            config.capture,
+            sample_fps=manifest.sample_fps,
+            shape=manifest.sample,
+            on_sample=self._scorer.put,
+            on_status=self._note_status,
+            on_counts=reporter.counts,
+            on_worker=reporter.worker,
+        )
+        self._web = WebServer(create_app(self), host=config.http.host, port=config.http.port)
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start everything, run until asked to stop or until a stage fails, and stop everything.
+
+        Raises:
+            StageFailed: a stage died; the others were stopped in order.
+            MonitorError: something could not be started.
+        """
+        with _signals(self.ask_to_stop):
+            try:
+                self._start()
+                self._wait()
+            finally:
+                self._shut_down()
+        if self._failure is not None:
+            raise self._failure
+
+    def ask_to_stop(self) -> None:
+        """Ask `run` to stop; returns at once."""
+        self._stop.set()
+
+    @property
+    def address(self) -> str:
+        """Address of the page, once it is served."""
+        return self._address
+
+    def _start(self) -> None:
+        self._address = self._web.start()
+        self._reporter.engine_opened(self._bundle, self._opened)
+        for camera in self._config.cameras:
+            self._watch(camera)
+        self._end_unfinished()
+        self._decider.start()
+        if self._publisher is not None:
+            self._publisher.start()
+        self._scorer.start()
+        self._capture.start()
+        for camera in self._config.cameras:
+            self._capture.add(camera)
+        log.info(
+            "monitor_started",
+            version=__version__,
+            cameras=len(self._config.cameras),
+            page=self._address,
+            kafka=self._config.kafka.bootstrap_servers if self._config.kafka else None,
+        )
+
+    def _watch(self, camera: CameraConfig) -> None:
+        manifest = self._bundle.manifest
+        self._reporter.camera_added(camera)
+        tracker = Tracker(
+            camera.id,
+            labels=manifest.labels,
+            thresholds=thresholds_of(camera, self._config.events, manifest),
+            rules=self._config.events,
+        )
+        topic = self._config.kafka.topic if self._config.kafka else OWN_TOPIC
+        context = alert_context(camera, self._bundle, self._opened, instance=self._config.instance, topic=topic)
+        self._decider.watch(camera.id, tracker, context)
+
+    def _end_unfinished(self) -> None:
+        """End the events that a crash left open."""
+        unfinished = self._outbox.unfinished()
+        if unfinished:
+            log.warning("events_recovered", count=len(unfinished))
+            self._decider.say([recovered(last, published_seconds=time.time()) for last in unfinished])
+
+    def _wait(self) -> None:
+        next_prune = time.monotonic()
+        while not self._stop.wait(BEAT_SECONDS):
+            self._beat = time.monotonic()
+            self._reporter.events_active(self._decider.active_events())
+            self._look_at_outbox(prune=self._beat >= next_prune)
+            if self._beat >= next_prune:
+                next_prune = self._beat + PRUNE_SECONDS
+
+    def _look_at_outbox(self, *, prune: bool) -> None:
+        try:
+            if prune:
+                self._outbox.prune(time.time())
+            self._reporter.outbox(self._outbox.stats(time.time()))
+        except MonitorError as exc:
+            log.warning("outbox_not_read", reason=str(exc))
+
+    def _shut_down(self) -> None:
+        deadline = Deadline(STOP_SECONDS)
+        log.info("monitor_stopping")
+        steps: list[tuple[str, Callable[[], None]]] = [
+            ("capture", lambda: self._capture.stop(Deadline(deadline.remaining(at_most=1.5)))),
+            ("scoring", lambda: self._scorer.stop(Deadline(deadline.remaining(at_most=0.8)))),
+            ("decisions", lambda: self._decider.stop(Deadline(deadline.remaining(at_most=1.0)))),
+        ]
+        if self._publisher is not None:
+            publisher = self._publisher
+            steps.append(("kafka", lambda: publisher.stop(Deadline(deadline.remaining(at_most=2.0)))))
+        steps += [
+            ("outbox", self._outbox.close),
+            ("engine", self._opened.engine.close),
+            ("web", lambda: self._web.stop(deadline)),
+        ]
+        for stage, stop in steps:
+            try:
+                stop()
+            except MonitorError as exc:
+                log.error("stage_not_stopped", stage=stage, reason=str(exc))
+                self._failure = self._failure or exc
+        log.info("monitor_stopped", waiting_alerts=self._waiting())
+
+    def _waiting(self) -> int | None:
+        stats = self._reporter.pipeline().outbox
+        return stats.pending if stats else None
+
+    # --- what the parts tell -------------------------------------------------------------------------------------
+
+    def _note_status(self, status: CameraStatus) -> None:
+        self._reporter.status(status)
+        self._decider.put(status)
+
+    def _committed(self, commitment: Any) -> None:
+        self._reporter.commitment(commitment)
+        if self._publisher is not None and commitment.said:
+            self._publisher.notify()
+
+    def _failed(self, stage: str) -> Callable[[BaseException], None]:
+        def note(error: BaseException) -> None:
+            if self._failure is None:
+                failure = StageFailed(stage, f"{type(error).__name__}: {error}")
+                failure.__cause__ = error
+                self._failure = failure
+            log.error("stage_failed", stage=stage, error=f"{type(error).__name__}: {error}")
+            self._stop.set()
+
+        return note
+
+    # --- what can be seen ----------------------------------------------------------------------------------------
+
+    def live(self) -> Health:
+        """Whether the process does its work."""
+        beating = time.monotonic() - self._beat < BEAT_SECONDS * STALE_BEATS
+        parts = {
+            "main": "beating" if beating else "hangs",
+            "scoring": _alive(self._scorer.alive),
+            "decisions": _alive(self._decider.alive),
+        }
+        return Health(ok=beating and self._scorer.alive and self._decider.alive, parts=parts)
+
+    def ready(self) -> Health:
+        """Whether events are recognised and kept, and Kafka does not refuse us."""
+        pipeline = self._reporter.pipeline()
+        refused = pipeline.delivery is DeliveryState.REFUSED
+        full = pipeline.outbox is not None and pipeline.outbox.full
+        outbox = pipeline.outbox_error or ("full" if full else "writable")
+        kafka = "not configured"
+        if self._publisher is not None:
+            kafka = (
+                f"{pipeline.delivery.value if pipeline.delivery else 'connecting'} {pipeline.delivery_detail}".strip()
+            )
+        parts = {"engine": pipeline.engine or "none", "outbox": outbox, "kafka": kafka}
+        running = self._scorer.alive and self._decider.alive
+        return Health(ok=running and not (refused or full or pipeline.outbox_error), parts=parts)
+
+    def metrics(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return self._reporter.metrics.render()
+
+    def cameras(self) -> Sequence[CameraView]:
+        """Return each camera as it stands."""
+        return self._reporter.cameras()
+
+    def pipeline(self) -> PipelineView:
+        """Return the stages behind capture as they stand."""
+        return self._reporter.pipeline()
+
+    def alerts(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        """Return the newest alert messages, newest first."""
+        return [json.loads(stored.value) for stored in self._outbox.recent(limit)]
+
+
+def open_service(config: Config, *, config_path: Any) -> Service:
+    """Load and check what a configuration names, and put the monitor together.
+
+    Raises:
+        BundleInvalid: the model cannot be used.
+        ConfigInvalid: a label that the model does not have.
+        EngineUnavailable: nothing here can run the model.
+        OutboxUnavailable: the store of alerts cannot be opened.
+    """
+    bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
+    check_against_model(config, bundle.manifest, config_path)
+    opened = open_engine(bundle, preference=config.model.engine, threads=engine_threads(config.model.threads))
+    outbox = Outbox.open(config.outbox, deliver=config.kafka is not None)
+    return Service(config, bundle=bundle, opened=opened, outbox=outbox)
+
+
+def engine_threads(configured: int) -> int:
+    """Return the engine's threads: as configured, or half of the cores so that capture keeps the others."""
+    return configured or max(1, (os.cpu_count() or 1) // 2)
+
+
+def alert_context(
+    camera: CameraConfig, bundle: Bundle, opened: OpenedEngine, *, instance: str, topic: str, replayed: bool = False
+) -> AlertContext:
+    """Return what an alert of `camera` says besides the event itself."""
+    return AlertContext(
+        camera=camera.id,
+        camera_name=camera.name or camera.id,
+        site=camera.site,
+        tags=camera.tags,
+        model=bundle.manifest.name,
+        model_version=bundle.manifest.version,
+        model_sha256=bundle.sha256,
+        engine=opened.engine.name,
+        precision=opened.engine.precision,
+        instance=instance,
+        version=__version__,
+        topic=topic,
+        replayed=replayed,
+    )
+
+
+def _alive(alive: bool) -> str:
+    return "running" if alive else "not running"
+
+
+@contextmanager
+def _signals(ask_to_stop: Callable[[], None]) -> Iterator[None]:
+    """Stop on the first SIGINT or SIGTERM, end at once on the second."""
+    asked = threading.Event()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            os._exit(1)  # a second signal means now; capture's processes end with our end of their pipe
+        asked.set()
+        ask_to_stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

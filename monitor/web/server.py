@@ -1,0 +1,84 @@
+"""Owns the thread that serves the page: an address in, answers out, a stop within its deadline."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import uvicorn
+from fastapi import FastAPI
+
+from monitor.deadline import Deadline
+from monitor.errors import InputInvalid, StopTimedOut
+
+
+class WebServer:
+    """An HTTP server in a thread.
+
+    Args:
+        app: what it serves.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+    """
+
+    def __init__(self, app: FastAPI, *, host: str, port: int) -> None:
+        self._app = app
+        self._host = host
+        self._port = port
+        self._socket: socket.socket | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> str:
+        """Listen and serve; return the address.
+
+        Raises:
+            InputInvalid: the address cannot be listened on.
+        """
+        self._socket = self._listen()
+        config = uvicorn.Config(
+            self._app, log_config=None, access_log=False, timeout_graceful_shutdown=1, lifespan="off"
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="web", daemon=True
+        )
+        self._thread.start()
+        port = self._socket.getsockname()[1]
+        return f"http://{_bracketed(self._host)}:{port}"
+
+    def stop(self, deadline: Deadline) -> None:
+        """Close every connection and end the thread.
+
+        Raises:
+            StopTimedOut: the thread did not end in time.
+        """
+        if self._server is None or self._thread is None:
+            return
+        self._server.should_exit = True
+        self._thread.join(deadline.remaining(at_most=1.0))
+        if self._thread.is_alive():
+            self._server.force_exit = True
+            self._thread.join(deadline.remaining())
+        if self._socket is not None:
+            self._socket.close()
+        if self._thread.is_alive():
+            raise StopTimedOut("web did not stop in time")
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((self._host, self._port))
+            listener.listen(128)
+        except OSError as exc:
+            listener.close()
+            raise InputInvalid(
+                f"http {self._host}:{self._port}", f"cannot be listened on: {exc.strerror or exc}"
+            ) from exc
+        return listener
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

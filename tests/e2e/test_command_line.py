@@ -1,0 +1,195 @@
+"""Commands, their output and their exit codes, on good and on bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import jsonschema
+import pytest
+
+from models.scenes import Scene
+from monitor.events.alerts import alert_schema
+from tests.services.monitor import MonitorProcess, configuration, run_command
+from tests.services.rtsp import Mount, RtspServer
+
+from .conftest import FPS, FROM_SECONDS, SEED
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def scene_video(tmp_path_factory):
+    """A video file of the scene with an event in it."""
+    path = tmp_path_factory.mktemp("videos") / "yard.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (640, 360))
+    for picture in Scene(SEED, fps=FPS).frames(14.0, start_seconds=FROM_SECONDS):
+        writer.write(picture[:, :, ::-1])
+    writer.release()
+    return path
+
+
+class TestReplay:
+    def test_twice_gives_identical_bytes(self, scene_video):
+        first = run_command("replay", str(scene_video), "--model", "demo", "--json")
+        second = run_command("replay", str(scene_video), "--model", "demo", "--json")
+        assert first == second
+        code, output = first
+        assert code == 0
+        told = [json.loads(line) for line in output.splitlines()]
+        assert [told[0]["phase"], told[-1]["phase"]] == ["started", "ended"]
+        for message in told:
+            jsonschema.validate(message, alert_schema())
+            assert message["pipeline"]["replayed"] is True
+
+    def test_for_people_it_prints_a_table(self, scene_video):
+        code, output = run_command("replay", str(scene_video), "--model", "demo")
+        assert code == 0
+        assert "scuffle" in output
+
+    def test_the_plot_is_a_picture(self, scene_video, tmp_path):
+        code, _ = run_command("replay", str(scene_video), "--model", "demo", "--plot", str(tmp_path / "plot.png"))
+        assert code == 0
+        picture = cv2.imread(str(tmp_path / "plot.png"))
+        assert picture.shape[1] > 1000
+        assert picture.std() > 10
+
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (lambda path: None, "clip.mp4"),
+            (lambda path: path.write_text("this is a text file\n" * 50), "clip.mp4"),
+            (lambda path: path.write_bytes(b""), "clip.mp4"),
+        ],
+        ids=["missing", "text", "empty"],
+    )
+    def test_a_file_that_is_no_video_is_named(self, tmp_path, make, said):
+        path = tmp_path / "clip.mp4"
+        make(path)
+        code, output = run_command("replay", str(path), "--model", "demo")
+        assert code == 2
+        assert said in output
+        assert "Traceback" not in output
+
+
+class TestBadInput:
+    def test_a_config_with_three_mistakes(self, tmp_path):
+        config = tmp_path / "config.toml"
+        config.write_text(
+            'colour = "red"\n[model]\nthreads = -1\n[[cameras]]\nid = "yard"\nurl = "gopher://anna:hunter2@camera/x"\n'
+        )
+        for command in ("run", "check", "alerts"):
+            code, output = run_command(command, "--config", str(config))
+            assert code == 2
+            for key in ("colour", "model.threads", "cameras[0] (yard).url"):
+                assert key in output
+            assert "hunter2" not in output
+            assert "Traceback" not in output
+
+    def test_a_bundle_with_a_flipped_byte(self, tmp_path):
+        bundle = shutil.copytree(ROOT / "models/bundles/demo", tmp_path / "demo")
+        raw = bytearray((bundle / "backbone.onnx").read_bytes())
+        raw[-20] ^= 1
+        (bundle / "backbone.onnx").write_bytes(raw)
+        config = configuration(tmp_path, [{"id": "yard", "url": "rtsp://127.0.0.1:1/x"}], bundle="demo")
+        code, output = run_command("run", "--config", str(config))
+        assert code == 2
+        assert "backbone.onnx is not the file the manifest was written for" in output
+        assert "Traceback" not in output
+
+    def test_a_bundle_that_is_not_there(self, tmp_path):
+        config = configuration(tmp_path, [{"id": "yard", "url": "rtsp://127.0.0.1:1/x"}], bundle="nothing")
+        code, output = run_command("run", "--config", str(config))
+        assert code == 2
+        assert "shipped bundles (demo, fight)" in output
+
+    def test_a_label_that_the_model_does_not_have(self, tmp_path):
+        camera = {"id": "yard", "url": "rtsp://127.0.0.1:1/x", "labels": ["fall"]}
+        code, output = run_command("check", "--config", str(configuration(tmp_path, [camera], bundle="demo")))
+        assert code == 2
+        assert "cameras[0] (yard).labels" in output
+
+    def test_a_store_that_cannot_be_opened(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        config = configuration(
+            tmp_path,
+            [{"id": "yard", "url": "rtsp://127.0.0.1:1/x"}],
+            bundle="demo",
+            outbox={"path": "file/outbox.sqlite"},
+        )
+        code, output = run_command("run", "--config", str(config))
+        assert code == 2
+        assert "outbox" in output
+        assert "Traceback" not in output
+
+    def test_a_port_that_is_taken(self, tmp_path, scene_streams):
+        with RtspServer({"yard": Mount(scene_streams["h264"], FPS)}) as server:
+            config = configuration(
+                tmp_path, [{"id": "yard", "url": "rtsp://127.0.0.1:1/x"}], bundle="demo", http={"port": server.port}
+            )
+            code, output = run_command("run", "--config", str(config))
+        assert code == 2
+        assert "cannot be listened on" in output
+        assert "Traceback" not in output
+
+
+class TestCheck:
+    def test_the_shipped_configuration_is_good(self):
+        code, output = run_command("check", "--config", str(ROOT / "config.toml"))
+        assert code == 0, output
+        assert "fight" in output
+
+    def test_probe_tells_of_each_camera(self, tmp_path, scene_streams):
+        (tmp_path / "notes.txt").write_text("not a video\n" * 100)
+        with RtspServer({"yard": Mount(scene_streams["h264"], FPS)}, user="anna", password="right") as server:
+            cameras = [
+                {"id": "good", "url": server.url("yard", "anna", "right")},
+                {"id": "refused", "url": server.url("yard", "anna", "hunter2")},
+                {"id": "text", "url": str(tmp_path / "notes.txt")},
+                {"id": "closed", "url": "rtsp://127.0.0.1:1/x"},
+            ]
+            config = configuration(tmp_path, cameras, bundle="demo", kafka={"bootstrap_servers": "127.0.0.1:1"})
+            code, output = run_command("check", "--probe", "--config", str(config))
+        assert code == 1
+        for word in ("h264", "640×360", "15/", "30 / 2.0 s", "refused", "unsupported", "connection_refused"):
+            assert word in output, output
+        assert "hunter2" not in output
+        assert "Traceback" not in output
+
+
+def test_alerts_are_listed(tmp_path, scene_streams):
+    with RtspServer({"yard": Mount(scene_streams["h264"], FPS)}) as server:
+        config = configuration(tmp_path, [{"id": "yard", "url": server.url("yard")}], bundle="demo")
+        code, output = run_command("alerts", "--config", str(config))
+        assert code == 2
+        assert "outbox" in output
+        with MonitorProcess(config) as monitor:
+            monitor.wait_for_event("event_ended", 45)
+            code, output = run_command("alerts", "--config", str(config), "--json")
+            monitor.stop()
+    assert code == 0
+    phases = [json.loads(line)["phase"] for line in output.splitlines()]
+    assert phases[0] == "started"
+    assert "ended" in phases
+    code, output = run_command("alerts", "--config", str(config))
+    assert "scuffle" in output
+
+
+def test_schemas_are_json_schemas():
+    for name in ("config", "alert"):
+        code, output = run_command("schema", name)
+        assert code == 0
+        jsonschema.Draft202012Validator.check_schema(json.loads(output))
+
+
+@pytest.mark.parametrize("command", ["", "run", "check", "replay", "alerts", "schema", "train", "evaluate"])
+def test_help_teaches(command):
+    code, output = run_command(*([command] if command else []), "--help")
+    assert code == 0
+    assert "Usage" in output
+
+
+def test_a_wrong_option_is_exit_code_2():
+    assert run_command("run", "--colour")[0] == 2

@@ -1,0 +1,114 @@
+"""It stops within five seconds whatever hangs, and at once when asked twice."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from tests.services.monitor import MonitorProcess, configuration
+from tests.services.rtsp import Mount, RtspServer
+
+from .conftest import FPS
+
+
+@contextmanager
+def silent_server():
+    """Accepts connections and never says a word."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    held: list[socket.socket] = []
+    ended = threading.Event()
+
+    def accept() -> None:
+        listener.settimeout(0.2)
+        while not ended.is_set():
+            try:
+                held.append(listener.accept()[0])
+            except TimeoutError:
+                continue
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        ended.set()
+        thread.join(5)
+        for connection in (listener, *held):
+            connection.close()
+
+
+def assert_stops_cleanly(monitor: MonitorProcess, number: int = signal.SIGTERM) -> None:
+    children = psutil.Process(monitor.process.pid).children(recursive=True)
+    code, seconds = monitor.stop(number)
+    assert seconds < 5.0, monitor.log_text[-3000:]
+    assert code == 0, monitor.log_text[-3000:]
+    assert "Traceback" not in monitor.log_text
+    assert monitor.events("monitor_stopped")
+    _, alive = psutil.wait_procs(children, timeout=2)
+    assert not alive
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_with_all_well(tmp_path, scene_streams, number):
+    with RtspServer({"yard": Mount(scene_streams["h264"], FPS)}) as server:
+        config = configuration(tmp_path, [{"id": "yard", "url": server.url("yard")}], bundle="demo")
+        with MonitorProcess(config) as monitor:
+            monitor.wait_for_metric("monitor_windows_scored_total", 1, 20)
+            assert_stops_cleanly(monitor, number)
+
+
+def test_while_a_camera_hangs_in_connect_and_kafka_is_away(tmp_path):
+    with silent_server() as camera_port, silent_server() as kafka_port:
+        config = configuration(
+            tmp_path,
+            [{"id": "hangs", "url": f"rtsp://127.0.0.1:{camera_port}/stream"}],
+            bundle="demo",
+            capture={"connect_timeout_seconds": 60.0},
+            kafka={"bootstrap_servers": f"127.0.0.1:{kafka_port}"},
+        )
+        with MonitorProcess(config) as monitor:
+            time.sleep(2.0)
+            assert_stops_cleanly(monitor)
+
+
+def test_while_kafka_is_away_with_alerts_waiting(tmp_path, scene_streams):
+    with RtspServer({"yard": Mount(scene_streams["h264"], FPS)}) as server:
+        config = configuration(
+            tmp_path,
+            [{"id": "yard", "url": server.url("yard")}],
+            bundle="demo",
+            kafka={"bootstrap_servers": "127.0.0.1:1"},
+        )
+        with MonitorProcess(config) as monitor:
+            monitor.wait_for_metric("monitor_alerts_total", 1, 45)
+            assert_stops_cleanly(monitor)
+
+
+def test_while_a_queue_is_full(tmp_path, scene_streams):
+    """One sample of room and one thread for twelve cameras: the queue is never empty."""
+    with RtspServer({"yard": Mount(scene_streams["h264"], FPS)}) as server:
+        cameras = [{"id": f"camera-{number}", "url": server.url("yard")} for number in range(12)]
+        scoring = {"queue_samples": 1, "batch_samples": 4, "batch_wait_seconds": 0.5}
+        config = configuration(tmp_path, cameras, bundle="demo", scoring=scoring)
+        with MonitorProcess(config) as monitor:
+            monitor.wait_for_metric("monitor_frames_dropped_total", 1, 30, reason="scoring_queue")
+            assert_stops_cleanly(monitor)
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    with silent_server() as port:
+        config = configuration(tmp_path, [{"id": "hangs", "url": f"rtsp://127.0.0.1:{port}/stream"}], bundle="demo")
+        with MonitorProcess(config) as monitor:
+            children = psutil.Process(monitor.process.pid).children(recursive=True)
+            monitor.process.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+            _, seconds = monitor.stop()
+            assert seconds < 1.0
+            _, alive = psutil.wait_procs(children, timeout=3)
+            assert not alive

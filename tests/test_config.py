@@ -1,0 +1,207 @@
+"""The configuration: what it takes, what it refuses, and that every problem is told at once without a secret."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import tomllib
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from monitor.bundle import Manifest
+from monitor.cli import config_schema
+from monitor.config import Config, check_against_model, load_config
+from monitor.errors import ConfigInvalid
+
+ROOT = Path(__file__).parent.parent
+ONE_CAMERA = '[[cameras]]\nid = "yard"\nurl = "rtsp://camera.example/stream"\n'
+PLAIN = 'url = "rtsp://camera.example:8554/stream?channel=1"'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def problems(path: Path) -> dict[str, str]:
+    with pytest.raises(ConfigInvalid) as caught:
+        load_config(path)
+    return {problem.key: problem.reason for problem in caught.value.problems}
+
+
+def test_the_shipped_configuration_loads_and_matches_its_schema():
+    config = load_config(ROOT / "config.toml")
+    assert [camera.id for camera in config.cameras] == ["yard"]
+    jsonschema.validate(tomllib.loads((ROOT / "config.toml").read_text()), config_schema())
+
+
+def test_the_shipped_configuration_explains_every_key():
+    text = (ROOT / "config.toml").read_text()
+    for name, section in Config.model_json_schema()["$defs"].items():
+        for key in section["properties"]:
+            assert f"{key} =" in text or f"{key}]" in text or f".{key}." in text, f"{name}.{key} is not in config.toml"
+
+
+def test_the_committed_schema_is_the_one_the_code_makes():
+    committed = json.loads((ROOT / "schemas/config.schema.json").read_text())
+    assert committed == config_schema(), "run: monitor schema config > schemas/config.schema.json"
+
+
+def test_the_shipped_configuration_shows_the_defaults(tmp_path):
+    shipped = load_config(ROOT / "config.toml")
+    plain = load_config(write(tmp_path, ONE_CAMERA))
+    for section in ("capture", "scoring", "events", "http", "logs"):
+        assert getattr(shipped, section) == getattr(plain, section)
+
+
+def test_every_problem_is_told_at_once_with_its_key(tmp_path):
+    text = """
+    colour = "red"
+    [model]
+    threads = -1
+    [kafka]
+    bootstrap_servers = "nowhere"
+    [[cameras]]
+    id = "yard"
+    url = "gopher://camera.example/stream"
+    zone = [[0, 0], [1, 1]]
+    [[cameras]]
+    id = "gate"
+    url = "rtsp://camera.example/stream"
+    password_env = "NO_SUCH_VARIABLE"
+    """
+    found = problems(write(tmp_path, text))
+    assert set(found) == {
+        "colour",
+        "model.threads",
+        "kafka.bootstrap_servers",
+        "cameras[0] (yard).url",
+        "cameras[0] (yard).zone",
+        "cameras[1] (gate).password_env",
+    }
+    assert found["colour"] == "unknown key"
+    assert "NO_SUCH_VARIABLE is not set" in found["cameras[1] (gate).password_env"]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "reason"),
+    [
+        ("", "cameras", "is missing"),
+        ("cameras = []", "cameras", "at least 1"),
+        (ONE_CAMERA + ONE_CAMERA, "cameras", "camera ids repeat: yard"),
+        ("not toml at all", "file", "not a TOML file"),
+        (
+            ONE_CAMERA + "thresholds = {fight = {on = 0.4, off = 0.6}}",
+            "cameras[0] (yard).thresholds.fight",
+            "off (0.6)",
+        ),
+        (ONE_CAMERA + 'password_file = "missing"', "cameras[0] (yard).password_file", "cannot be read"),
+        (
+            '[kafka]\nbootstrap_servers = "a:1"\nsecurity_protocol = "SASL_SSL"\n' + ONE_CAMERA,
+            "kafka",
+            "needs sasl_mechanism",
+        ),
+    ],
+)
+def test_bad_values_are_named(tmp_path, text, key, reason):
+    found = problems(write(tmp_path, text))
+    assert list(found) == [key]
+    assert reason in found[key]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "cannot be read" in problems(tmp_path / "none.toml")["file"]
+
+
+def test_the_environment_wins_over_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONITOR_MODEL__THREADS", "3")
+    monkeypatch.setenv("MONITOR_KAFKA__BOOTSTRAP_SERVERS", "broker:9092")
+    config = load_config(write(tmp_path, "[model]\nthreads = 1\n" + ONE_CAMERA))
+    assert config.model.threads == 3
+    assert config.kafka is not None
+    assert config.kafka.bootstrap_servers == "broker:9092"
+
+
+def test_paths_are_relative_to_the_file(tmp_path):
+    config = load_config(write(tmp_path, '[outbox]\npath = "store/a.sqlite"\n' + ONE_CAMERA))
+    assert config.outbox.path == tmp_path / "store/a.sqlite"
+    assert config.folder == tmp_path
+
+
+def test_the_configuration_cannot_be_changed(tmp_path):
+    config = load_config(write(tmp_path, ONE_CAMERA))
+    with pytest.raises(ValueError, match="frozen"):
+        config.model.threads = 2
+
+
+class TestSecrets:
+    @pytest.fixture(params=["url", "environment", "file"])
+    def config(self, request, tmp_path, monkeypatch):
+        monkeypatch.setenv("YARD_PASSWORD", "p@ss/w:rd")
+        (tmp_path / "secret").write_text("p@ss/w:rd\n")
+        camera = {
+            "url": 'url = "rtsp://anna:p%40ss%2Fw%3Ard@camera.example:8554/stream?channel=1"',
+            "environment": f'{PLAIN}\nusername = "anna"\npassword_env = "YARD_PASSWORD"',
+            "file": f'{PLAIN}\nusername = "anna"\npassword_file = "secret"',
+        }[request.param]
+        return load_config(write(tmp_path, f'[[cameras]]\nid = "yard"\n{camera}\n'))
+
+    def test_the_login_address_is_percent_encoded(self, config):
+        login = config.cameras[0].login_url.get_secret_value()
+        assert login == "rtsp://anna:p%40ss%2Fw%3Ard@camera.example:8554/stream?channel=1"
+
+    def test_nothing_that_is_shown_holds_the_secret(self, config):
+        shown = f"{config!r} {config} {config.cameras[0].display_url} {config.cameras[0].login_url}"
+        for spelling in ("p@ss/w:rd", "p%40ss"):
+            assert spelling not in shown
+
+    def test_the_secret_is_known_to_redaction(self, config):
+        assert "p@ss/w:rd" in config.secrets()
+
+    def test_the_secret_travels_to_a_worker(self, config):
+        copy = pickle.loads(pickle.dumps(config.cameras[0]))
+        assert copy.login_url == config.cameras[0].login_url
+
+    def test_an_error_does_not_hold_the_secret(self, tmp_path):
+        text = '[[cameras]]\nid = "yard"\nurl = "gopher://anna:p%40ss@camera.example/"\nzone = 3\n'
+        path = write(tmp_path, text)
+        with pytest.raises(ConfigInvalid) as caught:
+            load_config(path)
+        assert "p%40ss" not in str(caught.value)
+
+
+def test_tokens_in_the_query_are_secrets(tmp_path):
+    text = '[[cameras]]\nid = "yard"\nurl = "http://camera.example/v?token=abc123&channel=1"\n'
+    camera = load_config(write(tmp_path, text)).cameras[0]
+    assert camera.secrets() == ("abc123",)
+    assert "abc123" not in camera.display_url
+    assert camera.login_url.get_secret_value().endswith("token=abc123&channel=1")
+
+
+def test_labels_must_be_the_models(tmp_path):
+    text = ONE_CAMERA + 'labels = ["fall"]\n[events.thresholds.smoke]\non = 0.5\noff = 0.4\n'
+    manifest = Manifest.model_validate(
+        {
+            "name": "fight",
+            "version": "1",
+            "labels": ["normal", "fight"],
+            "background": "normal",
+            "sample_fps": 4.0,
+            "window_slots": 8,
+            "stride_slots": 2,
+            "embedding_size": 4,
+            "hops": 1,
+            "sample": {"pictures": 1, "context_spacing_seconds": 0.0, "width_pixels": 32, "height_pixels": 32},
+            "thresholds": {"fight": {"on": 0.5, "off": 0.4}},
+        }
+    )
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigInvalid) as caught:
+        check_against_model(load_config(path), manifest, path)
+    assert {problem.key for problem in caught.value.problems} == {
+        "events.thresholds.smoke",
+        "cameras[0] (yard).labels",
+    }
