@@ -164,7 +164,9 @@ def alerts(
 def train(
     data: Annotated[Path, typer.Argument(help="A folder for each label, or a CSV with path,label[,group].")],
     out_folder: Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder; its name becomes the model's.")],
-    recipe: Annotated[str, typer.Option("--recipe", help="Name of a recipe, or a TOML file of one.")] = "default",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="How to train: fight (people, from ImageNet weights) or demo (small).")
+    ] = "fight",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without unusable clips.")] = False,
     prefix: Annotated[str, typer.Option("--prefix", help="Take only files whose name begins with it.")] = "",
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder for decoded samples and checkpoints.")] = None,
