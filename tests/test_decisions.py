@@ -1,0 +1,165 @@
+"""The deciding thread: what it says, in which order, and that nothing is lost while the outbox cannot be written."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from monitor.bundle import load_bundle
+from monitor.config import CameraConfig, EventsConfig, OutboxConfig
+from monitor.deadline import Deadline
+from monitor.decisions import Decider, thresholds_of
+from monitor.delivery.outbox import Outbox
+from monitor.events.alerts import AlertContext
+from monitor.events.tracker import Tracker
+from monitor.records import CameraState, CameraStatus, FailureReason, Threshold
+from tests.events.test_tracker import LABELS, PLAIN, make_score
+
+CONTEXT = AlertContext(
+    camera="yard",
+    camera_name="Yard",
+    site="",
+    tags=(),
+    model="m",
+    model_version="1",
+    model_sha256="0" * 64,
+    engine="openvino",
+    precision="fp32",
+    instance="test",
+    version="0",
+    topic="alerts",
+)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.01)
+
+
+class Desk:
+    """A decider on one camera, with everything it told."""
+
+    def __init__(self, outbox: Outbox, lost_after_seconds: float = 0.3) -> None:
+        self.outbox = outbox
+        self.decisions, self.commitments, self.failures = [], [], []
+        self.decider = Decider(
+            outbox,
+            on_decision=self.decisions.append,
+            on_commitment=self.commitments.append,
+            on_failure=self.failures.append,
+            lost_after_seconds=lost_after_seconds,
+        )
+        rules = EventsConfig(**PLAIN)
+        tracker = Tracker("yard", labels=LABELS, thresholds={"fight": Threshold(0.6, 0.4)}, rules=rules)
+        self.decider.watch("yard", tracker, CONTEXT)
+
+    def said(self) -> list[tuple[str, str | None]]:
+        messages = [json.loads(stored.value) for stored in self.outbox.after(0)]
+        return [(message["phase"], message["reason"]) for message in messages]
+
+
+@pytest.fixture
+def desk(tmp_path):
+    outbox = Outbox.open(OutboxConfig(path=tmp_path / "outbox.sqlite"), deliver=False)
+    desk = Desk(outbox)
+    yield desk
+    desk.decider.stop(Deadline(5))
+    outbox.close()
+    assert desk.failures == []
+
+
+@contextmanager
+def full_disk():
+    """No file of this process may grow: what SQLite then meets is a disk without room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_an_event_is_committed_as_it_is_decided(desk):
+    desk.decider.start()
+    for number, fight in enumerate([0.1, 0.9, 0.9, 0.1, 0.1]):
+        desk.decider.put(make_score(number, fight))
+    wait_until(lambda: len(desk.decisions) == 5)
+    assert desk.said() == [("started", None), ("ended", "end")]
+    assert desk.decider.active_events() == {"yard": 0}
+
+
+def test_stopping_ends_open_events(desk):
+    desk.decider.start()
+    desk.decider.put(make_score(0, 0.9))
+    desk.decider.stop(Deadline(5))
+    assert desk.said() == [("started", None), ("ended", "shutdown")]
+
+
+def lost(state=CameraState.OFFLINE) -> CameraStatus:
+    return CameraStatus("yard", state, time.time(), reason=FailureReason.STALLED)
+
+
+def test_a_camera_that_stays_away_ends_its_events(desk):
+    desk.decider.start()
+    desk.decider.put(make_score(0, 0.9))
+    desk.decider.put(lost())
+    wait_until(lambda: desk.said()[-1:] == [("ended", "camera_lost")])
+
+
+def test_a_camera_that_comes_back_in_time_keeps_its_events(desk):
+    desk.decider.start()
+    desk.decider.put(make_score(0, 0.9))
+    desk.decider.put(lost())
+    desk.decider.put(lost(CameraState.CONNECTING))
+    desk.decider.put(CameraStatus("yard", CameraState.ONLINE, time.time()))
+    time.sleep(0.8)
+    assert desk.said() == [("started", None)]
+    assert desk.decider.active_events() == {"yard": 1}
+
+
+def test_alerts_wait_in_order_while_the_disk_is_full(desk):
+    with full_disk():
+        desk.decider.start()
+        for number, fight in enumerate([0.9, 0.1, 0.9]):
+            desk.decider.put(make_score(number, fight))
+        wait_until(lambda: len(desk.decisions) == 3)
+        assert desk.commitments[-1].unsaid == 3
+        assert desk.commitments[-1].error
+        assert not any(commitment.said for commitment in desk.commitments)
+    wait_until(lambda: len(desk.said()) == 3)
+    assert desk.said() == [("started", None), ("ended", "end"), ("started", None)]
+    assert desk.commitments[-1].unsaid == 0
+
+
+def test_an_unexpected_error_is_passed_on_and_ends_the_thread(tmp_path):
+    outbox = Outbox.open(OutboxConfig(path=tmp_path / "outbox.sqlite"), deliver=False)
+    desk = Desk(outbox)
+    desk.decider.start()
+    desk.decider.put(make_score(0, float("nan"), fall=float("nan")))
+    stranger = make_score(0, 0.9)
+    object.__setattr__(stranger.window, "camera", "stranger")
+    desk.decider.put(stranger)
+    wait_until(lambda: bool(desk.failures))
+    assert not desk.decider.alive
+    desk.decider.put(make_score(1, 0.9))  # returns although nobody takes it
+    desk.decider.stop(Deadline(1))
+    outbox.close()
+
+
+def test_thresholds_camera_before_events_before_model():
+    manifest = load_bundle(Path(__file__).parent.parent / "models/bundles/demo").manifest
+    camera = CameraConfig(id="yard", url="a.mp4")
+    own = manifest.thresholds["scuffle"].record()
+    assert thresholds_of(camera, EventsConfig(), manifest) == {"scuffle": own}
+    events = EventsConfig(thresholds={"scuffle": {"on": 0.7, "off": 0.6}})
+    assert thresholds_of(camera, events, manifest) == {"scuffle": Threshold(0.7, 0.6)}
+    camera = CameraConfig(id="yard", url="a.mp4", thresholds={"scuffle": {"on": 0.3, "off": 0.2}})
+    assert thresholds_of(camera, events, manifest) == {"scuffle": Threshold(0.3, 0.2)}
