@@ -1,0 +1,230 @@
+"""The inside of a capture process: commands in from the pipe; samples, states, counts and heartbeats out to it.
+
+Run by `worker.CaptureSupervisor` as `python -m monitor.capture.process DESCRIPTOR`. The process ends when it is
+told to, or at once when its pipe does: no worker outlives the service.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+
+from monitor.capture.camera import CameraLoop, CapturePlan, Told
+from monitor.capture.pipe import AddCamera, Channel, Command, Heartbeat, RemoveCamera, Report
+from monitor.config import CameraConfig
+from monitor.errors import SourceFailed
+from monitor.records import CaptureCounts, DropReason, Sample
+
+HEARTBEAT_SECONDS = 1.0
+WATCH_SECONDS = 0.25
+CLOSE_SECONDS = 0.7
+"""How long cameras may take to say goodbye to their servers."""
+FLUSH_SECONDS = 0.3
+STUCK_THREADS = 16
+"""More threads lost in FFmpeg than this: the process leaves, and the service starts a fresh one."""
+
+
+class Outgoing:
+    """What waits for the pipe. States are never dropped; counts are added up; of the samples the oldest goes first.
+
+    Args:
+        samples: how many samples may wait.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self._bound = samples
+        self._samples: deque[Sample] = deque()
+        self._urgent: deque[Report] = deque()
+        self._counts: dict[str, CaptureCounts] = {}
+        self._changed = threading.Condition()
+
+    def put(self, report: Told | Heartbeat) -> None:
+        """Leave a report to be sent; never blocks."""
+        with self._changed:
+            if isinstance(report, Sample):
+                self._put_sample(report)
+            elif isinstance(report, CaptureCounts):
+                self._add(report)
+            else:
+                self._urgent.append(report)
+            self._changed.notify()
+
+    def take(self) -> Report:
+        """Wait for the next report: states first, then counts, then samples in order."""
+        with self._changed:
+            while not (self._urgent or self._counts or self._samples):
+                self._changed.wait()
+            if self._urgent:
+                return self._urgent.popleft()
+            if self._counts:
+                return self._counts.pop(next(iter(self._counts)))
+            return self._samples.popleft()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not (self._urgent or self._counts or self._samples)
+
+    def _put_sample(self, sample: Sample) -> None:
+        self._samples.append(sample)
+        if len(self._samples) > self._bound:
+            oldest = self._samples.popleft()
+            self._add(CaptureCounts(oldest.camera, dropped={DropReason.CAPTURE_QUEUE: 1}))
+
+    def _add(self, counts: CaptureCounts) -> None:
+        waiting = self._counts.get(counts.camera)
+        self._counts[counts.camera] = counts if waiting is None else added(waiting, counts)
+
+
+def added(one: CaptureCounts, two: CaptureCounts) -> CaptureCounts:
+    """Return the sum of two counts of a camera; where a value is no count, the newer one."""
+    reasons = {*one.dropped, *two.dropped}
+    return replace(
+        one,
+        packets=one.packets + two.packets,
+        bytes_received=one.bytes_received + two.bytes_received,
+        frames_decoded=one.frames_decoded + two.frames_decoded,
+        decode_errors=one.decode_errors + two.decode_errors,
+        samples=one.samples + two.samples,
+        dropped={reason: one.dropped.get(reason, 0) + two.dropped.get(reason, 0) for reason in reasons},
+        last_frame_seconds=one.last_frame_seconds if two.last_frame_seconds is None else two.last_frame_seconds,
+        skew_seconds=one.skew_seconds if two.skew_seconds is None else two.skew_seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    loop: CameraLoop
+    thread: threading.Thread
+
+
+class Worker:
+    """Holds the threads of many cameras, and gives up on those that hang.
+
+    FFmpeg cannot be interrupted from outside without slowing every read, and a camera that sends reports but no
+    pictures keeps it reading for ever. So a thread that is overdue is left behind, muted, and a new one takes over;
+    it ends by itself when its server loses patience with a client that says nothing.
+    """
+
+    def __init__(self, channel: Channel[Command, Report], plan: CapturePlan) -> None:
+        self._channel = channel
+        self._plan = plan
+        self._outgoing = Outgoing(plan.settings.queue_samples)
+        self._watched: dict[str, _Watched] = {}
+        self._stuck: list[_Watched] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        for body in (self._send, self._obey):
+            threading.Thread(target=_or_exit, args=(body,), name=body.__name__, daemon=True).start()
+        beaten = 0.0
+        while not self._stop.wait(WATCH_SECONDS):
+            self._replace_overdue()
+            if time.monotonic() - beaten >= HEARTBEAT_SECONDS:
+                beaten = time.monotonic()
+                self._outgoing.put(Heartbeat(len(self._watched), len(self._stuck)))
+        self._close()
+
+    def _send(self) -> None:
+        while True:
+            self._channel.send(self._outgoing.take())
+
+    def _obey(self) -> None:
+        while True:
+            command = self._channel.receive()
+            if isinstance(command, AddCamera):
+                self._add(command.camera)
+            elif isinstance(command, RemoveCamera):
+                self._remove(command.camera)
+            else:
+                self._stop.set()
+                return
+
+    def _add(self, camera: CameraConfig) -> None:
+        with self._lock:
+            self._drop(camera.id)
+            self._begin(camera)
+
+    def _remove(self, camera: str) -> None:
+        with self._lock:
+            self._drop(camera)
+
+    def _drop(self, camera: str) -> None:
+        watched = self._watched.pop(camera, None)
+        if watched is not None:
+            watched.loop.stop()
+            self._stuck.append(watched)
+
+    def _begin(self, camera: CameraConfig, *, attempt: int = 0, after: SourceFailed | None = None) -> None:
+        loop = CameraLoop(camera, self._plan, tell=self._outgoing.put, attempt=attempt)
+        thread = threading.Thread(target=loop.run, args=(after,), name=f"camera-{camera.id}", daemon=True)
+        self._watched[camera.id] = _Watched(loop, thread)
+        thread.start()
+
+    def _replace_overdue(self) -> None:
+        with self._lock:
+            self._stuck = [watched for watched in self._stuck if watched.thread.is_alive()]
+            for camera, watched in list(self._watched.items()):
+                failure = watched.loop.overdue()
+                if failure is not None:
+                    self._drop(camera)
+                    self._begin(watched.loop.camera, attempt=watched.loop.attempt, after=failure)
+            if len(self._stuck) > STUCK_THREADS:
+                os._exit(1)
+
+    def _close(self) -> None:
+        """Let the cameras say goodbye and the last reports leave; then end, whatever still hangs."""
+        with self._lock:
+            threads = [watched.thread for watched in self._watched.values()]
+            for camera in list(self._watched):
+                self._drop(camera)
+        end = time.monotonic() + CLOSE_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        end = time.monotonic() + FLUSH_SECONDS
+        while not self._outgoing.empty and time.monotonic() < end:
+            time.sleep(0.01)
+
+
+def _or_exit(body: object) -> None:
+    """Run a thread without which the process is of no use; its end is the process's."""
+    assert callable(body)  # noqa: S101
+    try:
+        body()
+    except (EOFError, OSError):  # the service is gone
+        os._exit(0)
+    except Exception as exc:  # top of a thread: the process leaves and the service starts a new one
+        _leave_with(exc)
+
+
+def _leave_with(error: Exception) -> None:
+    """Say which error ended the process, without its message, which may hold an address."""
+    print(f"capture process failed: {type(error).__name__}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def main(descriptor: int) -> None:
+    """Take the plan from the pipe and serve it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the service stops us, in its own order
+    channel: Channel[Command, Report] = Channel(descriptor)
+    try:
+        plan = channel.receive()
+        assert isinstance(plan, CapturePlan)  # noqa: S101 - the first message is the plan
+        Worker(channel, plan).run()
+    except (EOFError, OSError):  # the service is gone
+        os._exit(0)
+    except Exception as exc:  # top of the process
+        _leave_with(exc)
+    os._exit(0)  # not through the interpreter's end: threads may still hang in FFmpeg
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,452 @@
+"""A camera's address in; packets with their arrival, decoded frames, and classed failures out.
+
+Every library error is translated here and in `failures`: beyond this door there are only `SourceFailed` and
+`InputInvalid`.
+"""
+
+from __future__ import annotations
+
+import queue
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+import av
+import av.error
+from av.codec.context import Flags as CodecFlags
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from monitor.capture.failures import failed, open_failure, read_failure
+from monitor.config import CameraConfig, CaptureConfig
+from monitor.errors import InputInvalid, SourceFailed
+from monitor.records import ClockSource, FailureReason
+
+NOT_VIDEO_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
+"""Demuxers that draw any text or binary file as a picture: never what somebody meant by a video."""
+
+PROBE_SECONDS = 1.0
+"""Longest look at a live stream before it counts as open. The codec is known from the SDP or the first packets;
+FFmpeg's default of 5 s would wait for the frame rate, which nobody here believes anyway."""
+UDP_BUFFER_BYTES = 2 * 1024 * 1024
+"""A keyframe comes in one burst of datagrams; the kernel's default loses its end."""
+PRODUCER_TIME = struct.Struct("=q")
+"""First field of AVProducerReferenceTime: the camera's clock in microseconds since the epoch."""
+
+GUESSED_FPS = 25
+"""For elementary streams without timestamps whose headers tell no rate either."""
+
+LONG_GOP_SECONDS = 10.0
+SKEW_SECONDS = 2.0
+RATE_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One decoded frame and the times that belong to it."""
+
+    frame: av.VideoFrame
+    pts_seconds: float | None
+    """The stream's own timestamp; None where it has none."""
+    received_seconds: float
+    """When the frame's packet had arrived, host clock."""
+    camera_seconds: float | None
+    """When the camera saw it, on the camera's clock (RTCP sender report); None when it tells none."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReport:
+    """What a look at a stream showed."""
+
+    camera: str
+    codec: str
+    width_pixels: int
+    height_pixels: int
+    pixel_format: str
+    declared_fps: float | None
+    measured_fps: float | None
+    gop_frames: int | None
+    """Frames from one keyframe to the next, the most that was seen; None where fewer than two came."""
+    gop_seconds: float | None
+    has_b_frames: bool
+    clock: ClockSource
+    skew_seconds: float | None
+    """The camera's clock less the host's; None when the camera tells no clock."""
+    bits_per_second: float | None
+    open_seconds: float
+    """How long the stream took to open."""
+    problems: tuple[str, ...]
+    """What a person should look at; empty when all is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """Rides on a packet through the decoder, so that reordered frames keep their own times."""
+
+    received_seconds: float
+    camera_seconds: float | None
+
+
+class Source:
+    """An open stream; made by `open_source`, used by one thread.
+
+    Use as a context manager: leaving it closes the connection.
+    """
+
+    def __init__(
+        self, camera: CameraConfig, container: InputContainer, stream: VideoStream, *, timeout_seconds: float
+    ) -> None:
+        self._camera = camera
+        self._container = container
+        self._timeout_seconds = timeout_seconds
+        self.stream = stream
+        self.context = stream.codec_context
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; harmless when it is closed."""
+        self._container.close()
+
+    def packets(self, stop: threading.Event | None = None) -> Iterator[tuple[Packet[VideoStream], float]]:
+        """Yield the packets of the picture, each with the host time at which it had arrived; files at their pace.
+
+        Ends only when `stop` is set; until then it yields or raises. The last packets before an end may be
+        empty: decoding them brings out what the decoder held back.
+
+        Raises:
+            SourceFailed: the stream ended, broke, or stalled for longer than the time-out.
+        """
+        stop = stop or threading.Event()
+        pace = None if self._camera.is_network else _Pace(stop, fps=_declared_fps(self.stream))
+        last = time.monotonic()
+        try:
+            for packet in self._container.demux(self.stream):
+                if pace is not None:
+                    pace.wait_for(packet)
+                if stop.is_set():
+                    return
+                last = time.monotonic()
+                yield packet, time.time()
+        except av.error.FFmpegError as exc:
+            silent = time.monotonic() - last
+            raise read_failure(
+                self._camera, exc, silent_seconds=silent, timeout_seconds=self._timeout_seconds
+            ) from None
+        raise failed(self._camera, FailureReason.ENDED, "the stream ended")
+
+    def decode(self, packet: Packet[VideoStream], received_seconds: float) -> list[Decoded]:
+        """Return the frames that a packet completes.
+
+        Raises:
+            SourceFailed: DECODE_ERROR; the packet is lost, the next one may be well.
+        """
+        packet.opaque = _Arrival(received_seconds, _camera_seconds(packet))
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError as exc:
+            raise failed(self._camera, FailureReason.DECODE_ERROR, exc.strerror or "cannot be decoded") from None
+        return [_decoded(frame, received_seconds) for frame in frames]
+
+
+def open_source(camera: CameraConfig, settings: CaptureConfig) -> Source:
+    """Connect to a camera, or open a file.
+
+    FFmpeg's own `timeout` bounds each wait for the network; who must keep a bound over all of it watches from
+    outside, as `worker` does. (PyAV's `timeout=` would: but it takes the interpreter lock for every read.)
+
+    Raises:
+        SourceFailed: with the class of the failure.
+    """
+    timeout = max(settings.connect_timeout_seconds, settings.stall_timeout_seconds)
+    begun = time.monotonic()
+    try:
+        container = av.open(_address(camera), mode="r", options=_options(camera, timeout))
+    except av.error.FFmpegError as exc:
+        elapsed = time.monotonic() - begun
+        # `from None`: FFmpeg's error holds the address with the password in it.
+        raise open_failure(camera, exc, elapsed_seconds=elapsed, timeout_seconds=timeout) from None
+    except UnicodeError:
+        raise failed(camera, FailureReason.UNSUPPORTED, "the address cannot be encoded") from None
+    stream = _video_stream(container)
+    if stream is None or container.format.name in NOT_VIDEO_FORMATS:
+        container.close()
+        raise failed(camera, FailureReason.UNSUPPORTED, "not a video" if stream else "holds no video stream")
+    # One thread a camera is enough; libavcodec would start one for each core.
+    stream.codec_context.thread_count = 1
+    stream.codec_context.flags |= CodecFlags.copy_opaque
+    return Source(camera, container, stream, timeout_seconds=timeout)
+
+
+def probe(camera: CameraConfig, settings: CaptureConfig, *, seconds: float) -> StreamReport:
+    """Open a camera, watch it for some seconds, and say what it sends.
+
+    Takes no longer than both time-outs and `seconds` together: a call into FFmpeg that hangs is left to its thread.
+
+    Raises:
+        SourceFailed: the stream cannot be opened, or breaks before a first packet came.
+    """
+    outcome: queue.SimpleQueue[StreamReport | SourceFailed] = queue.SimpleQueue()
+
+    def look() -> None:
+        try:
+            outcome.put(_probe(camera, settings, seconds))
+        except SourceFailed as exc:
+            outcome.put(exc)
+        except Exception as exc:  # top of the thread: told by name, since its message may hold an address
+            outcome.put(failed(camera, FailureReason.UNSUPPORTED, f"unexpected {type(exc).__name__}"))
+
+    threading.Thread(target=look, name=f"probe-{camera.id}", daemon=True).start()
+    limit = settings.connect_timeout_seconds + settings.stall_timeout_seconds + seconds
+    try:
+        answer = outcome.get(timeout=limit)
+    except queue.Empty:
+        raise failed(camera, FailureReason.TIMED_OUT, f"no picture came in {limit:.0f} s") from None
+    if isinstance(answer, SourceFailed):
+        raise answer
+    return answer
+
+
+def _probe(camera: CameraConfig, settings: CaptureConfig, seconds: float) -> StreamReport:
+    begun = time.monotonic()
+    with open_source(camera, settings) as source:
+        look = _Look(source, open_seconds=time.monotonic() - begun)
+        end = time.monotonic() + seconds
+        try:
+            for packet, received in source.packets():
+                look.note(packet, received)
+                if time.monotonic() >= end:
+                    break
+        except SourceFailed as exc:
+            if look.packets == 0:
+                raise
+            if exc.reason is not FailureReason.ENDED or camera.is_network:
+                look.problems.append(f"{exc.reason.value}: {exc.detail}")
+        return look.report(camera)
+
+
+def read_video(path: Path) -> Iterator[tuple[av.VideoFrame, float]]:
+    """Yield the frames of a file and their seconds from its first frame, as fast as they decode.
+
+    Packets that cannot be decoded are skipped. One decoder thread, so that damaged files too
+    decode to the same pixels each time.
+
+    Raises:
+        InputInvalid: the file is missing, is no video, or holds no frame that can be decoded.
+    """
+    with _open_file(path) as container:
+        stream = _video_stream(container)
+        if stream is None:
+            raise InputInvalid(path, "holds no video stream")
+        stream.codec_context.thread_count = 1
+        rate = _declared_fps(stream)
+        start: float | None = None
+        for count, frame in enumerate(_frames(container, stream)):
+            seconds = count / rate if frame.pts is None else frame.time
+            start = seconds if start is None else start
+            yield frame, seconds - start
+        if start is None:
+            raise InputInvalid(path, "holds no frame that can be decoded")
+
+
+def _open_file(path: Path) -> InputContainer:
+    if path.is_dir():
+        raise InputInvalid(path, "is a folder, not a video")
+    try:
+        container = av.open(f"file:{path}", mode="r")
+    except av.error.FileNotFoundError:
+        raise InputInvalid(path, "no such file") from None
+    except av.error.FFmpegError as exc:
+        raise InputInvalid(path, f"not a video: {exc.strerror}") from exc
+    if container.format.name in NOT_VIDEO_FORMATS:
+        container.close()
+        raise InputInvalid(path, "not a video")
+    return container
+
+
+def _video_stream(container: InputContainer) -> VideoStream | None:
+    """Return the first video stream that is no cover picture and has a decoder."""
+    for stream in container.streams.video:
+        if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic:
+            return stream
+    return None
+
+
+def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    """Yield what can be decoded; a file that breaks off ends where it breaks."""
+    try:
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except av.error.InvalidDataError:
+                continue
+    except av.error.FFmpegError:
+        return
+
+
+class _Pace:
+    """Holds back the packets of a file until a live camera would have sent them."""
+
+    def __init__(self, stop: threading.Event, *, fps: float) -> None:
+        self._stop = stop
+        self._fps = fps
+        self._count = 0
+        self._begun: float | None = None
+
+    def wait_for(self, packet: Packet[VideoStream]) -> None:
+        timestamp = packet.dts if packet.dts is not None else packet.pts
+        due = self._count / self._fps if timestamp is None else float(timestamp * packet.time_base)
+        self._count += 1
+        now = time.monotonic()
+        if self._begun is None:
+            self._begun = now - due
+        self._stop.wait(max(0.0, self._begun + due - now))
+
+
+def _declared_fps(stream: VideoStream) -> float:
+    return float(stream.average_rate or stream.guessed_rate or GUESSED_FPS)
+
+
+class _Look:
+    """What `probe` counts while it watches."""
+
+    def __init__(self, source: Source, *, open_seconds: float) -> None:
+        self._source = source
+        self._open_seconds = open_seconds
+        self._times: list[float] = []
+        self._keys: list[tuple[int, float]] = []
+        self._bytes = 0
+        self._skew: float | None = None
+        self._newest: av.VideoFrame | None = None
+        self._decode_errors = 0
+        self.packets = 0
+        self.problems: list[str] = []
+
+    def note(self, packet: Packet[VideoStream], received: float) -> None:
+        try:
+            decoded = self._source.decode(packet, received)
+        except SourceFailed:
+            self._decode_errors += 1
+            decoded = []
+        for one in decoded:
+            self._newest = one.frame
+            if one.camera_seconds is not None:
+                self._skew = one.camera_seconds - one.received_seconds
+        if not packet.size:
+            return
+        if packet.pts is not None:  # the first packets of a live stream may have none
+            seconds = float(packet.pts * packet.time_base)
+            self._times.append(seconds)
+            if packet.is_keyframe:
+                self._keys.append((self.packets, seconds))
+        self._bytes += packet.size
+        self.packets += 1
+
+    def report(self, camera: CameraConfig) -> StreamReport:
+        source, frame = self._source, self._newest
+        rate = source.stream.average_rate or source.stream.guessed_rate
+        span = max(self._times) - min(self._times) if self._times else 0.0
+        measured = (len(self._times) - 1) / span if span > 0 else None
+        gops = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(self._keys, self._keys[1:], strict=False)]
+        report = StreamReport(
+            camera=camera.id,
+            codec=source.context.name,
+            width_pixels=frame.width if frame else source.context.width,
+            height_pixels=frame.height if frame else source.context.height,
+            pixel_format=frame.format.name if frame else (source.context.pix_fmt or ""),
+            declared_fps=float(rate) if rate else None,
+            measured_fps=measured,
+            gop_frames=max(gop[0] for gop in gops) if gops else None,
+            gop_seconds=max(gop[1] for gop in gops) if gops else None,
+            has_b_frames=bool(source.context.has_b_frames),
+            clock=ClockSource.HOST if self._skew is None else ClockSource.RTCP,
+            skew_seconds=self._skew,
+            bits_per_second=self._bytes * 8 / span if span > 0 else None,
+            open_seconds=self._open_seconds,
+            problems=(),
+        )
+        return replace(report, problems=(*self.problems, *self._wrong_with(report, span)))
+
+    def _wrong_with(self, report: StreamReport, span: float) -> Iterator[str]:
+        if self._newest is None:
+            yield "no frame could be decoded"
+        if self._decode_errors:
+            yield f"{self._decode_errors} of {self.packets} packets could not be decoded"
+        if report.declared_fps and report.measured_fps and not _close(report.declared_fps, report.measured_fps):
+            yield f"declares {report.declared_fps:.4g} frames a second and sends {report.measured_fps:.4g}"
+        if report.gop_seconds is None and span > LONG_GOP_SECONDS:
+            yield f"fewer than two keyframes in {span:.0f} s"
+        if report.gop_seconds is not None and report.gop_seconds > LONG_GOP_SECONDS:
+            yield f"a keyframe only every {report.gop_seconds:.0f} s: pictures come late after a new connection"
+        if report.has_b_frames:
+            yield "B-frames: each picture comes later by the reordering"
+        if report.skew_seconds is not None and abs(report.skew_seconds) > SKEW_SECONDS:
+            yield f"the camera's clock is {report.skew_seconds:+.1f} s off; set NTP on it"
+
+
+def _close(one: float, other: float) -> bool:
+    return abs(one - other) <= RATE_TOLERANCE * max(one, other)
+
+
+def _address(camera: CameraConfig) -> str:
+    """Return what FFmpeg opens: the address with credentials, or the file, marked as one."""
+    if camera.is_network:
+        return camera.login_url.get_secret_value()
+    if camera.url.startswith("file://"):
+        return f"file:{unquote(urlsplit(camera.url).path)}"
+    return f"file:{camera.url}"
+
+
+def _options(camera: CameraConfig, timeout_seconds: float) -> dict[str, str]:
+    """Return FFmpeg's options for a scheme; FFmpeg ignores those that a protocol does not know."""
+    if not camera.is_network:
+        return {}
+    scheme = urlsplit(camera.url).scheme
+    micros = str(int(timeout_seconds * 1e6))
+    options = {
+        "rw_timeout": micros,
+        "analyzeduration": str(int(PROBE_SECONDS * 1e6)),
+        "fpsprobesize": "0",
+        "tls_verify": "0",  # cameras sign their own certificates
+    }
+    if scheme not in ("rtmp", "rtmps"):  # there `timeout` means: wait for somebody to connect to us
+        options["timeout"] = micros
+    if scheme in ("rtsp", "rtsps"):
+        options |= {"rtsp_transport": camera.transport, "allowed_media_types": "video"}
+    if camera.transport == "udp" or scheme in ("udp", "rtp"):
+        options["buffer_size"] = str(UDP_BUFFER_BYTES)
+    return options
+
+
+def _camera_seconds(packet: Packet[VideoStream]) -> float | None:
+    """Return a packet's time on the camera's clock.
+
+    FFmpeg tells it packet by packet, once the first sender report came. Its `start_time_realtime` is the time of
+    that report, not of the first packet: off by up to a report's interval.
+    """
+    if not packet.has_sidedata("prft"):
+        return None
+    micros: int = PRODUCER_TIME.unpack_from(packet.get_sidedata("prft"))[0]
+    return micros / 1e6
+
+
+def _decoded(frame: av.VideoFrame, received_seconds: float) -> Decoded:
+    arrival = frame.opaque
+    if not isinstance(arrival, _Arrival):  # not every decoder hands it through
+        arrival = _Arrival(received_seconds, None)
+    pts_seconds = None if frame.pts is None else frame.time
+    return Decoded(frame, pts_seconds, arrival.received_seconds, arrival.camera_seconds)

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.bundle import SampleShape
+from monitor.capture import camera as camera_module
+from monitor.capture.camera import CameraLoop, CapturePlan, Told, retry_wait
+from monitor.config import CameraConfig, CaptureConfig
+from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, Sample
+from tests.capture.drawing import write_video
+from tests.conftest import StartRtsp, StreamFiles
+from tests.services.ports import free_port
+
+SHAPE = SampleShape(pictures=2, context_spacing_seconds=1 / 15, width_pixels=32, height_pixels=32)
+SETTINGS = CaptureConfig(connect_timeout_seconds=1.0, stall_timeout_seconds=1.0, retry_max_seconds=1.0)
+PLAN = CapturePlan(SETTINGS, 4.0, SHAPE)
+
+
+class Watched:
+    """Runs one loop in a thread and keeps what it tells."""
+
+    def __init__(self, camera: CameraConfig, plan: CapturePlan = PLAN) -> None:
+        self.told: list[Told] = []
+        self.loop = CameraLoop(camera, plan, tell=self.told.append)
+        self.thread = threading.Thread(target=self.loop.run, daemon=True)
+
+    def __enter__(self) -> Watched:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.stop()
+        self.thread.join(3)
+        assert not self.thread.is_alive()
+
+    @property
+    def samples(self) -> list[Sample]:
+        return [told for told in self.told if isinstance(told, Sample)]
+
+    @property
+    def states(self) -> list[CameraStatus]:
+        return [told for told in self.told if isinstance(told, CameraStatus)]
+
+    @property
+    def counts(self) -> list[CaptureCounts]:
+        return [told for told in self.told if isinstance(told, CaptureCounts)]
+
+    def wait(self, condition: Callable[[Watched], object], seconds: float = 10.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition(self):
+            assert time.monotonic() < end, self.states
+            time.sleep(0.02)
+
+
+# Waits
+
+
+@given(st.integers(1, 10_000), st.randoms(use_true_random=False))
+def test_waits_have_full_jitter_below_a_bound_that_doubles(attempt: int, random: Random) -> None:
+    settings = CaptureConfig(retry_min_seconds=0.5, retry_max_seconds=8.0)
+    wait = retry_wait(attempt, FailureReason.STALLED, settings, random)
+    assert 0 <= wait <= min(8.0, 0.5 * 2 ** (min(attempt, 10) - 1))
+
+
+def test_waits_fill_their_range() -> None:
+    random = Random(1)
+    waits = [retry_wait(9, FailureReason.ENDED, CaptureConfig(), random) for _ in range(2000)]
+    assert min(waits) < 0.1
+    assert max(waits) > 7.9
+    assert sum(waits) / len(waits) == pytest.approx(4.0, abs=0.2)
+
+
+@given(st.integers(1, 100), st.randoms(use_true_random=False))
+def test_a_refused_password_is_retried_slowly(attempt: int, random: Random) -> None:
+    wait = retry_wait(attempt, FailureReason.REFUSED, CaptureConfig(refused_retry_seconds=60), random)
+    assert 54 <= wait <= 66
+
+
+# Files
+
+
+def test_a_file_is_watched_again_and_again_on_one_grid(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=40)
+    with Watched(CameraConfig(id="yard", url=str(path))) as watched:
+        watched.wait(lambda w: sum(s.state is CameraState.ONLINE for s in w.states) >= 2 and len(w.samples) > 8)
+    slots = [sample.slot for sample in watched.samples]
+    assert slots == sorted(set(slots))
+    ended = next(state for state in watched.states if state.state is CameraState.OFFLINE)
+    assert (ended.reason, ended.attempt) == (FailureReason.ENDED, 1)
+    assert ended.retry_seconds is not None
+    assert ended.retry_seconds <= SETTINGS.retry_min_seconds
+    assert sum(counts.frames_decoded for counts in watched.counts) >= 40
+    assert sum(counts.samples for counts in watched.counts) == len(slots)
+
+
+@pytest.mark.parametrize("suffix", ["h264", "hevc"])
+def test_size_changes_in_mid_stream(suffix: str, tmp_path: Path) -> None:
+    codec = {"h264": "libx264", "hevc": "libx265"}[suffix]
+    path = tmp_path / f"both.{suffix}"
+    parts = [write_video(tmp_path / f"{n}.{suffix}", codec=codec, frames=25, size=(64 * n, 48 * n)) for n in (2, 3, 2)]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with Watched(CameraConfig(id="yard", url=str(path))) as watched:
+        watched.wait(lambda w: any(s.reason is FailureReason.ENDED for s in w.states))
+    assert len(watched.samples) >= 10
+    assert sum(counts.decode_errors for counts in watched.counts) == 0
+    assert sum(counts.frames_decoded for counts in watched.counts) >= 75
+
+
+def test_damaged_packets_are_counted_and_survived(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mpg", codec="mpeg4", frames=75, size=(320, 240)).rename(tmp_path / "a.avi")
+    path = write_video(tmp_path / "b.avi", codec="mpeg4", frames=75, size=(320, 240))
+    content = bytearray(path.read_bytes())
+    random = Random(3)
+    for _ in range(200):
+        content[random.randrange(8000, len(content) - 8000)] = 0
+    path.write_bytes(content)
+    with Watched(CameraConfig(id="yard", url=str(path))) as watched:
+        watched.wait(lambda w: any(s.state is CameraState.OFFLINE for s in w.states))
+    assert watched.samples
+    assert watched.thread.is_alive() is False
+
+
+def test_packets_without_pictures_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its first picture a stream of one group of pictures never shows anything."""
+    monkeypatch.setattr(camera_module, "UNDECODABLE_SECONDS", 0.5)
+    path = write_video(tmp_path / "a.h264", frames=100, options={"g": "1000", "x264-params": "aud=1"})
+    content = path.read_bytes()
+    second = content.index(b"\x00\x00\x00\x01\x09", content.index(b"\x00\x00\x00\x01\x09") + 5)
+    headers = content[: content.index(b"\x00\x00\x01\x65")]
+    path.write_bytes(headers + content[second:])
+    with Watched(CameraConfig(id="yard", url=str(path))) as watched:
+        watched.wait(lambda w: any(s.reason is FailureReason.DECODE_ERROR for s in w.states))
+    assert not watched.samples
+
+
+def test_an_unexpected_error_is_told_by_name_and_the_camera_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("secret in the message")
+
+    monkeypatch.setattr(camera_module, "open_source", broken)
+    with Watched(CameraConfig(id="yard", url=str(tmp_path / "a.mp4"))) as watched:
+        watched.wait(lambda w: sum(s.state is CameraState.OFFLINE for s in w.states) >= 2)
+    assert watched.states[1].detail == "unexpected KeyError"
+
+
+def test_a_stop_ends_a_wait_at_once() -> None:
+    slow = CaptureConfig(retry_min_seconds=60, retry_max_seconds=60)
+    camera = CameraConfig(id="yard", url=f"rtsp://127.0.0.1:{free_port()}/x")
+    with Watched(camera, CapturePlan(slow, 4.0, SHAPE)) as watched:
+        watched.wait(lambda w: any(s.state is CameraState.OFFLINE for s in w.states))
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 0.5
+    assert watched.states[-1].reason is FailureReason.CONNECTION_REFUSED
+
+
+# Real RTSP
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_a_camera_is_sampled_on_every_slot(transport: str, stream_files: StreamFiles, start_rtsp: StartRtsp) -> None:
+    server = start_rtsp({"yard": stream_files.mount()})
+    camera = CameraConfig.model_validate({"id": "yard", "url": server.url("yard"), "transport": transport})
+    with Watched(camera) as watched:
+        watched.wait(lambda w: len(w.samples) >= 16)
+    slots = [sample.slot for sample in watched.samples]
+    assert slots[2:] == list(range(slots[2], slots[-1] + 1))
+    for sample in watched.samples:
+        assert sample.slot == pytest.approx(sample.time_seconds * 4, abs=1)
+        assert 0 <= sample.received_seconds - sample.time_seconds < 0.5
+        assert abs(time.time() - sample.received_seconds) < 20
+
+
+def test_a_server_that_comes_back_is_found(stream_files: StreamFiles, start_rtsp: StartRtsp) -> None:
+    server = start_rtsp({"yard": stream_files.mount()})
+    with Watched(CameraConfig(id="yard", url=server.url("yard"))) as watched:
+        watched.wait(lambda w: len(w.samples) >= 4)
+        server.kill()
+        watched.wait(lambda w: any(s.reason is FailureReason.CONNECTION_REFUSED for s in w.states))
+        before = len(watched.samples)
+        server.start()
+        watched.wait(lambda w: len(w.samples) > before, 10.0)
+    slots = [sample.slot for sample in watched.samples]
+    assert slots == sorted(set(slots))
+
+
+def test_a_size_change_of_a_live_camera(stream_files: StreamFiles, start_rtsp: StartRtsp) -> None:
+    server = start_rtsp({"yard": stream_files.mount()})
+    with Watched(CameraConfig(id="yard", url=server.url("yard"))) as watched:
+        watched.wait(lambda w: len(w.samples) >= 4)
+        server.set_file("yard", stream_files.h264_small, fps=stream_files.fps)
+        before = len(watched.samples)
+        watched.wait(lambda w: len(w.samples) >= before + 8)
+    assert [state.state for state in watched.states] == [CameraState.CONNECTING, CameraState.ONLINE]
+
+
+def test_a_hanging_call_is_overdue(stream_files: StreamFiles, start_rtsp: StartRtsp) -> None:
+    server = start_rtsp({"yard": stream_files.mount()})
+    with Watched(CameraConfig(id="yard", url=server.url("yard"))) as watched:
+        watched.wait(lambda w: w.samples)
+        assert watched.loop.overdue() is None
+        server.stall("yard")
+        watched.wait(lambda w: w.loop.overdue() or any(s.reason is FailureReason.STALLED for s in w.states), 3.0)
+        server.resume("yard")

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.capture.pipe import AddCamera, Channel, Heartbeat, channel_pair
+from monitor.capture.process import Outgoing, added
+from monitor.config import CameraConfig
+from monitor.records import CameraState, CameraStatus, CaptureCounts, DropReason, Sample
+
+
+def sample_of(slot: int, camera: str = "yard") -> Sample:
+    pictures = np.full((2, 64, 64, 3), slot % 256, np.uint8)
+    return Sample(camera, slot, slot / 4, slot / 4, None, pictures)
+
+
+@given(st.lists(st.sampled_from(["a", "b"]), max_size=60), st.integers(1, 10))
+def test_the_oldest_samples_go_and_are_counted(cameras: list[str], bound: int) -> None:
+    outgoing = Outgoing(bound)
+    for slot, camera in enumerate(cameras):
+        outgoing.put(sample_of(slot, camera))
+        outgoing.put(CaptureCounts(camera, packets=1))
+    taken = []
+    while not outgoing.empty:
+        taken.append(outgoing.take())
+    slots = [report.slot for report in taken if isinstance(report, Sample)]
+    counts = {report.camera: report for report in taken if isinstance(report, CaptureCounts)}
+    assert slots == list(range(len(cameras)))[-bound:]
+    assert sum(count.packets for count in counts.values()) == len(cameras)
+    dropped = sum(count.dropped.get(DropReason.CAPTURE_QUEUE, 0) for count in counts.values())
+    assert dropped == max(0, len(cameras) - bound)
+
+
+def test_states_are_never_dropped_and_go_first() -> None:
+    outgoing = Outgoing(1)
+    outgoing.put(sample_of(1))
+    for second in range(100):
+        outgoing.put(CameraStatus("yard", CameraState.OFFLINE, float(second)))
+    taken = [outgoing.take() for _ in range(101)]
+    assert [report.time_seconds for report in taken[:100]] == list(range(100))
+    assert isinstance(taken[100], Sample)
+
+
+def test_counts_add_up() -> None:
+    one = CaptureCounts("a", packets=1, dropped={DropReason.CAPTURE_QUEUE: 1}, last_frame_seconds=1.0, skew_seconds=0.5)
+    two = CaptureCounts("a", packets=2, dropped={DropReason.CAPTURE_QUEUE: 2}, last_frame_seconds=2.0)
+    both = added(one, two)
+    assert (both.packets, both.dropped) == (3, {DropReason.CAPTURE_QUEUE: 3})
+    assert (both.last_frame_seconds, both.skew_seconds) == (2.0, 0.5)
+
+
+def test_a_channel_carries_samples_cameras_and_its_own_end() -> None:
+    ours, theirs = channel_pair()
+    other: Channel[AddCamera, Sample | Heartbeat] = Channel(theirs.detach())
+    received: list[object] = []
+
+    def read() -> None:
+        with pytest.raises((EOFError, OSError)):
+            while True:
+                received.append(ours.receive())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for slot in range(50):
+        other.send(sample_of(slot))
+    other.send(Heartbeat(1, 0))
+    other.close()
+    reader.join(5)
+    assert [report.slot for report in received[:-1]] == list(range(50))  # type: ignore[attr-defined]
+    assert received[-1] == Heartbeat(1, 0)
+    last = received[-2]
+    assert isinstance(last, Sample)
+    assert (last.pictures == 49).all()
+    assert not last.pictures.flags.writeable
+    ours.close()
+
+
+def test_a_cameras_password_survives_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YARD_PASSWORD", "p@ss")
+    camera = CameraConfig(id="yard", url="rtsp://127.0.0.1/x", username="user", password_env="YARD_PASSWORD")
+    head = pickle.dumps(camera)
+    del os.environ["YARD_PASSWORD"]
+    assert pickle.loads(head).login_url.get_secret_value() == "rtsp://user:p%40ss@127.0.0.1/x"
+    assert "p@ss" not in repr(camera)
+
+
+def test_a_pipe_that_nobody_reads_does_not_block_for_ever() -> None:
+    ours, theirs = channel_pair()
+    with theirs, pytest.raises(OSError):
+        for _ in range(10_000):
+            ours.send(sample_of(1))  # type: ignore[arg-type]
+    ours.close()
