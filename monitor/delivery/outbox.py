@@ -61,6 +61,7 @@ SELECT a.position, a.committed_seconds, p.position IS NOT NULL, d.reason, a.aler
     a.phase, a.received_seconds, a.topic, a.headers, a.value
 FROM alerts a LEFT JOIN pending p ON p.position = a.position LEFT JOIN dead_letters d ON d.position = a.position
 """
+ONLY_EVENTS, ONLY_HEALTH = "a.label <> ''", "a.label = ''"
 STORE = """
 INSERT OR IGNORE INTO alerts
     (alert_id, sequence, camera, label, phase, received_seconds, committed_seconds, topic, headers, value)
@@ -207,13 +208,15 @@ class Outbox:
         where = "WHERE a.position IN (SELECT position FROM unfinished) ORDER BY a.position"
         return [_stored(row).alert for row in self._database.read(f"{STORED} {where}")]
 
-    def recent(self, limit: int, *, camera: str | None = None) -> list[StoredAlert]:
-        """Return the newest alerts, newest first."""
-        return _recent(self._database, limit, camera)
+    def recent(self, limit: int, *, camera: str | None = None, health: bool = False) -> list[StoredAlert]:
+        """Return the newest alerts, newest first; with `health` the messages on cameras' health instead."""
+        return _recent(self._database, limit, camera, health)
 
-    def after(self, position: int, *, camera: str | None = None, limit: int = 1000) -> list[StoredAlert]:
-        """Return the alerts said after the one at `position`, oldest first."""
-        return _after(self._database, position, camera, limit)
+    def after(
+        self, position: int, *, camera: str | None = None, health: bool = False, limit: int = 1000
+    ) -> list[StoredAlert]:
+        """Return the alerts said after the one at `position`, oldest first; with `health` as in `recent`."""
+        return _after(self._database, position, camera, health, limit)
 
     def stats(self, now: float) -> OutboxStats:
         """Return how full the outbox is."""
@@ -268,13 +271,15 @@ class OutboxReader:
     ) -> None:
         self.close()
 
-    def recent(self, limit: int, *, camera: str | None = None) -> list[StoredAlert]:
-        """Return the newest alerts, newest first."""
-        return _recent(self._database, limit, camera)
+    def recent(self, limit: int, *, camera: str | None = None, health: bool = False) -> list[StoredAlert]:
+        """Return the newest alerts, newest first; with `health` the messages on cameras' health instead."""
+        return _recent(self._database, limit, camera, health)
 
-    def after(self, position: int, *, camera: str | None = None, limit: int = 1000) -> list[StoredAlert]:
-        """Return the alerts said after the one at `position`, oldest first."""
-        return _after(self._database, position, camera, limit)
+    def after(
+        self, position: int, *, camera: str | None = None, health: bool = False, limit: int = 1000
+    ) -> list[StoredAlert]:
+        """Return the alerts said after the one at `position`, oldest first; with `health` as in `recent`."""
+        return _after(self._database, position, camera, health, limit)
 
     def stats(self, now: float) -> OutboxStats:
         """Return what waits; how full that makes it, only its owner knows."""
@@ -314,23 +319,25 @@ def _insert(connection: sqlite3.Connection, alert: Alert, now: float) -> int | N
     return cursor.lastrowid
 
 
-def _recent(database: Database | ReadOnlyDatabase, limit: int, camera: str | None) -> list[StoredAlert]:
-    where, parameters = _only(camera, "")
-    rows = database.read(f"{STORED} {where} ORDER BY a.position DESC LIMIT ?", (*parameters, limit))
+def _only(camera: str | None, health: bool) -> tuple[str, tuple[Any, ...]]:
+    """Return the conditions on kind and camera, and their parameters."""
+    kind = ONLY_HEALTH if health else ONLY_EVENTS
+    return (kind, ()) if camera is None else (f"{kind} AND a.camera = ?", (camera,))
+
+
+def _recent(database: Database | ReadOnlyDatabase, limit: int, camera: str | None, health: bool) -> list[StoredAlert]:
+    where, named = _only(camera, health)
+    rows = database.read(f"{STORED} WHERE {where} ORDER BY a.position DESC LIMIT ?", (*named, limit))
     return [_stored(row) for row in rows]
 
 
-def _after(database: Database | ReadOnlyDatabase, position: int, camera: str | None, limit: int) -> list[StoredAlert]:
-    where, parameters = _only(camera, "a.position > ?")
-    rows = database.read(f"{STORED} {where} ORDER BY a.position LIMIT ?", (*parameters, position, limit))
+def _after(
+    database: Database | ReadOnlyDatabase, position: int, camera: str | None, health: bool, limit: int
+) -> list[StoredAlert]:
+    where, named = _only(camera, health)
+    parameters = (*named, position, limit)
+    rows = database.read(f"{STORED} WHERE {where} AND a.position > ? ORDER BY a.position LIMIT ?", parameters)
     return [_stored(row) for row in rows]
-
-
-def _only(camera: str | None, condition: str) -> tuple[str, tuple[Any, ...]]:
-    """Return the WHERE clause for one camera, or all, and `condition`; with the camera as its first parameter."""
-    conditions = [text for text in ("a.camera = ?" if camera is not None else "", condition) if text]
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    return where, (camera,) if camera is not None else ()
 
 
 def _stats(database: Database | ReadOnlyDatabase, now: float, *, bound: int | None) -> OutboxStats:

@@ -1,0 +1,416 @@
+"""From the outbox into a real Kafka: everything, in order, whatever happens to the broker on the way."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import NewTopic
+
+from monitor.config import KafkaConfig, OutboxConfig
+from monitor.deadline import Deadline
+from monitor.delivery.kafka import DeliveryReport, DeliveryState, KafkaReport, Publisher, probe_kafka
+from monitor.delivery.outbox import Outbox
+from monitor.records import Alert
+from tests.delivery.test_outbox import make_alert
+from tests.services.kafka import KafkaBroker, consume
+from tests.services.ports import free_port
+
+PASSWORD_VARIABLE = "TEST_KAFKA_PASSWORD"
+
+
+class Reports:
+    """What a publisher reported, as a person would read it."""
+
+    def __init__(self) -> None:
+        self.all: list[DeliveryReport] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, report: DeliveryReport) -> None:
+        with self._changed:
+            self.all.append(report)
+            self._changed.notify_all()
+
+    def wait(self, until: Callable[[list[DeliveryReport]], bool], *, seconds: float = 20.0) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: until(self.all), seconds), self.all[-5:]
+
+    @property
+    def acknowledged(self) -> int:
+        return sum(len(report.acknowledged_seconds) for report in self.all)
+
+    @property
+    def states(self) -> list[DeliveryState]:
+        return [report.state for report in self.all]
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    opened = Outbox.open(OutboxConfig(path=tmp_path / "outbox.sqlite"), deliver=True)
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def publishing(
+    outbox: Outbox, settings: KafkaConfig, *, stop_seconds: float = 5.0
+) -> Iterator[tuple[Publisher, Reports]]:
+    reports = Reports()
+    publisher = Publisher(outbox, settings, on_report=reports)
+    publisher.start()
+    try:
+        yield publisher, reports
+    finally:
+        publisher.stop(Deadline(stop_seconds))
+        assert not publisher.alive
+
+
+def to(broker: KafkaBroker, topic: str, **settings: Any) -> KafkaConfig:
+    return KafkaConfig(bootstrap_servers=broker.bootstrap, topic=topic, **settings)
+
+
+def make_alerts(topic: str, count: int, *, cameras: int = 3, first: int = 0) -> list[Alert]:
+    alerts = (make_alert(number, camera=f"camera-{number % cameras}") for number in range(first, first + count))
+    return [replace(alert, topic=topic, received_seconds=time.time()) for alert in alerts]
+
+
+def without_repeats(records: list[Any]) -> list[bytes]:
+    """Return the values in the order of reading; of records with equal ids the first alone."""
+    first: dict[bytes, bytes] = {}
+    for record in records:
+        first.setdefault(dict(record.headers)["ce_id"] + record.key, record.value)
+    return list(first.values())
+
+
+def by_camera(alerts: list[Alert]) -> dict[str, list[bytes]]:
+    cameras: dict[str, list[bytes]] = defaultdict(list)
+    for alert in alerts:
+        cameras[alert.camera].append(alert.value)
+    return cameras
+
+
+def arrived(broker: KafkaBroker, topic: str, alerts: list[Alert], *, seconds: float = 30.0) -> dict[str, list[bytes]]:
+    """Read until as many different alerts are there as were said; return them by camera, in order."""
+    records = consume(
+        broker.bootstrap, topic, until=lambda seen: len(without_repeats(seen)) >= len(alerts), timeout_seconds=seconds
+    )
+    cameras: dict[str, list[bytes]] = defaultdict(list)
+    for key, value in {(record.key, record.value): None for record in records}:
+        cameras[key.decode()].append(value)
+    return cameras
+
+
+def test_alerts_arrive_as_they_were_said(kafka_broker: KafkaBroker, topic: str, outbox: Outbox) -> None:
+    alerts = make_alerts(topic, 30)
+    outbox.commit(alerts[:10], now=time.time())
+    with publishing(outbox, to(kafka_broker, topic)) as (publisher, reports):
+        reports.wait(lambda _: reports.acknowledged == 10)
+        for alert in alerts[10:]:
+            outbox.commit([alert], now=time.time())
+            publisher.notify()
+        reports.wait(lambda _: reports.acknowledged == 30)
+        assert outbox.pending(1) == []
+    records = consume(kafka_broker.bootstrap, topic, until=lambda seen: len(seen) >= 30, timeout_seconds=20)
+    assert [(record.key.decode(), record.value) for record in records] == [
+        (alert.camera, alert.value) for alert in alerts
+    ]
+    assert [tuple(record.headers) for record in records] == [alert.headers for alert in alerts]
+    assert set(reports.states) == {DeliveryState.CONNECTED}
+    assert all(0 <= seconds < 20 for report in reports.all for seconds in report.acknowledged_seconds)
+
+
+def test_what_waits_is_sent_before_the_stop(kafka_broker: KafkaBroker, topic: str, outbox: Outbox) -> None:
+    with publishing(outbox, to(kafka_broker, topic)) as (publisher, reports):
+        reports.wait(lambda all_reports: bool(all_reports))
+        outbox.commit(make_alerts(topic, 300), now=time.time())
+        publisher.stop(Deadline(5.0))
+    assert outbox.pending(1) == []
+
+
+def test_compressed_alerts_arrive(kafka_broker: KafkaBroker, topic: str, outbox: Outbox) -> None:
+    alerts = make_alerts(topic, 20)
+    outbox.commit(alerts, now=time.time())
+    with publishing(outbox, to(kafka_broker, topic, compression="gzip")) as (_, reports):
+        reports.wait(lambda _: reports.acknowledged == 20)
+    assert arrived(kafka_broker, topic, alerts) == by_camera(alerts)
+
+
+def test_a_kafka_that_starts_late_gets_everything_in_order(
+    outbox: Outbox, topic: str, kafka_broker: KafkaBroker
+) -> None:
+    alerts = make_alerts(topic, 40)
+    kafka_broker.stop()
+    try:
+        with publishing(outbox, to(kafka_broker, topic, request_timeout_seconds=2.0)) as (publisher, reports):
+            for alert in alerts:
+                outbox.commit([alert], now=time.time())
+                publisher.notify()
+            reports.wait(lambda _: DeliveryState.UNREACHABLE in reports.states)
+            assert "no answer from" in reports.all[-1].detail
+            kafka_broker.start()
+            reports.wait(lambda _: reports.acknowledged == 40, seconds=40)
+    finally:
+        kafka_broker.start()
+    assert arrived(kafka_broker, topic, alerts) == by_camera(alerts)
+
+
+@pytest.mark.timeout(240)
+def test_a_broker_killed_again_and_again_loses_nothing_and_keeps_the_order(
+    kafka_broker: KafkaBroker, topic: str, outbox: Outbox
+) -> None:
+    alerts = make_alerts(topic, 300, cameras=5)
+
+    def produce(publisher: Publisher) -> None:
+        for alert in alerts:
+            outbox.commit([alert], now=time.time())
+            publisher.notify()
+            time.sleep(0.03)
+
+    with publishing(outbox, to(kafka_broker, topic, request_timeout_seconds=3.0)) as (publisher, reports):
+        producing = threading.Thread(target=produce, args=(publisher,))
+        producing.start()
+        try:
+            for share in (0.1, 0.4):
+                goal = share * len(alerts)
+                reports.wait(lambda _, goal=goal: reports.acknowledged > goal, seconds=40)
+                kafka_broker.restart()
+        finally:
+            kafka_broker.start()
+            producing.join()
+        reports.wait(lambda _: outbox.pending(1) == [], seconds=60)
+    assert arrived(kafka_broker, topic, alerts) == by_camera(alerts)
+
+
+def make_topic(broker: KafkaBroker, topic: str, settings: dict[str, str]) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    admin.create_topics([NewTopic(topic, 1, 1, topic_configs=settings)])
+    admin.close()
+
+
+def test_a_record_too_large_is_put_aside_and_blocks_no_other(
+    kafka_broker: KafkaBroker, topic: str, outbox: Outbox
+) -> None:
+    make_topic(kafka_broker, topic, {"max.message.bytes": "10000"})
+    alerts = make_alerts(topic, 9, cameras=1)
+    for_the_broker = replace(alerts[3], value=bytes(12_000))  # shares its batch with others
+    for_the_producer = replace(alerts[6], value=bytes(2_000_000))
+    good = [alert for index, alert in enumerate(alerts) if index not in (3, 6)]
+    outbox.commit([*alerts[:3], for_the_broker, *alerts[4:6], for_the_producer, *alerts[7:]], now=time.time())
+    with publishing(outbox, to(kafka_broker, topic)) as (_, reports):
+        reports.wait(lambda _: outbox.pending(1) == [])
+    assert arrived(kafka_broker, topic, good) == by_camera(good)
+    refused = [stored for stored in outbox.recent(100) if stored.refused]
+    assert [stored.alert.alert_id for stored in refused] == [alerts[6].alert_id, alerts[3].alert_id]
+    assert all("large" in (stored.refused or "") for stored in refused)
+    assert outbox.stats(time.time()).dead_letters == 2
+    assert sum(report.dead_lettered for report in reports.all) == 2
+
+
+# --- stopping while Kafka is away ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def silent_port() -> Iterator[int]:
+    """A port that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as listening:
+        yield listening.getsockname()[1]
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    yield free_port()
+
+
+@pytest.mark.parametrize("port", [silent_port, closed_port])
+@pytest.mark.parametrize("after_seconds", [0.0, 0.7])
+def test_it_stops_in_time_while_kafka_is_away(outbox: Outbox, topic: str, port: Any, after_seconds: float) -> None:
+    outbox.commit(make_alerts(topic, 3), now=time.time())
+    with port() as number:
+        publisher = Publisher(outbox, KafkaConfig(bootstrap_servers=f"127.0.0.1:{number}"), on_report=Reports())
+        publisher.start()
+        time.sleep(after_seconds)
+        began = time.monotonic()
+        publisher.stop(Deadline(1.5))
+        assert time.monotonic() - began < 1.5
+    assert not publisher.alive
+    assert len(outbox.pending(10)) == 3
+
+
+def test_with_nothing_to_send_it_stops_at_once(outbox: Outbox) -> None:
+    with silent_port() as number:
+        publisher = Publisher(outbox, KafkaConfig(bootstrap_servers=f"127.0.0.1:{number}"), on_report=Reports())
+        publisher.start()
+        time.sleep(0.3)
+        began = time.monotonic()
+        publisher.stop(Deadline(5.0))
+        assert time.monotonic() - began < 1.0
+
+
+def test_it_stops_in_time_while_a_connected_broker_answers_no_more(
+    kafka_broker: KafkaBroker, topic: str, outbox: Outbox
+) -> None:
+    [broker] = [child for child in psutil.Process().children(recursive=True) if child.name() == "java"]
+    with publishing(outbox, to(kafka_broker, topic)) as (publisher, reports):
+        outbox.commit(make_alerts(topic, 3), now=time.time())
+        publisher.notify()
+        reports.wait(lambda _: reports.acknowledged == 3)
+        broker.suspend()
+        try:
+            while broker.status() != psutil.STATUS_STOPPED:
+                time.sleep(0.01)
+            outbox.commit(make_alerts(topic, 5, first=10), now=time.time())
+            publisher.notify()
+            time.sleep(0.3)
+            began = time.monotonic()
+            publisher.stop(Deadline(1.5))
+            assert time.monotonic() - began < 1.5
+        finally:
+            broker.resume()
+    assert len(outbox.pending(10)) == 5
+
+
+def test_it_stops_in_time_while_a_broker_is_dead(kafka_broker: KafkaBroker, topic: str, outbox: Outbox) -> None:
+    with publishing(outbox, to(kafka_broker, topic)) as (publisher, reports):
+        outbox.commit(make_alerts(topic, 3), now=time.time())
+        publisher.notify()
+        reports.wait(lambda _: reports.acknowledged == 3)
+        kafka_broker.kill()
+        try:
+            outbox.commit(make_alerts(topic, 5, first=10), now=time.time())
+            publisher.notify()
+            time.sleep(0.5)
+            began = time.monotonic()
+            publisher.stop(Deadline(2.0))
+            assert time.monotonic() - began < 2.0
+        finally:
+            kafka_broker.start()
+    assert len(outbox.pending(10)) == 5
+
+
+def test_that_kafka_has_gone_is_noticed_with_nothing_to_send(
+    kafka_broker: KafkaBroker, topic: str, outbox: Outbox
+) -> None:
+    with publishing(outbox, to(kafka_broker, topic)) as (_, reports):
+        reports.wait(lambda all_reports: bool(all_reports))
+        time.sleep(4.5)
+        assert reports.states == [DeliveryState.CONNECTED]
+        kafka_broker.kill()
+        try:
+            reports.wait(lambda _: DeliveryState.UNREACHABLE in reports.states)
+        finally:
+            kafka_broker.start()
+        reports.wait(lambda _: reports.states[-1] is DeliveryState.CONNECTED)
+
+
+def test_a_publisher_that_never_started_stops(outbox: Outbox) -> None:
+    Publisher(outbox, KafkaConfig(bootstrap_servers="127.0.0.1:1"), on_report=Reports()).stop(Deadline(1.0))
+
+
+# --- who we are ------------------------------------------------------------------------------------------------------
+
+
+def secured(broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch, password: str) -> KafkaConfig:
+    monkeypatch.setenv(PASSWORD_VARIABLE, password)
+    return KafkaConfig(
+        bootstrap_servers=broker.bootstrap_sasl_tls,
+        topic=topic,
+        security_protocol="SASL_SSL",
+        ssl_cafile=broker.ca_file,
+        sasl_mechanism="SCRAM-SHA-512",
+        sasl_username=broker.user,
+        sasl_password_env=PASSWORD_VARIABLE,
+    )
+
+
+def test_alerts_go_through_tls_with_a_password(
+    kafka_broker: KafkaBroker, topic: str, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alerts = make_alerts(topic, 5)
+    outbox.commit(alerts, now=time.time())
+    with publishing(outbox, secured(kafka_broker, topic, monkeypatch, kafka_broker.password)) as (_, reports):
+        reports.wait(lambda _: reports.acknowledged == 5)
+    assert arrived(kafka_broker, topic, alerts) == by_camera(alerts)
+
+
+def test_a_wrong_password_is_one_clear_message_without_it(
+    kafka_broker: KafkaBroker, topic: str, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: Any, caplog: Any
+) -> None:
+    settings = secured(kafka_broker, topic, monkeypatch, "hunter2-is-wrong")
+    with publishing(outbox, settings) as (_, reports):
+        reports.wait(lambda all_reports: bool(all_reports))
+    report = reports.all[0]
+    assert report.state is DeliveryState.REFUSED
+    assert "refuses user name or password" in report.detail
+    probed = probe_kafka(settings)
+    assert not probed.ok
+    said = f"{reports.all} {probed} {capfd.readouterr()} {caplog.text}"
+    assert "hunter2" not in said
+
+
+def test_an_unknown_authority_is_said(kafka_broker: KafkaBroker, topic: str, outbox: Outbox) -> None:
+    settings = KafkaConfig(
+        bootstrap_servers=kafka_broker.bootstrap_mutual_tls,
+        topic=topic,
+        security_protocol="SSL",
+        request_timeout_seconds=2.0,
+    )
+    with publishing(outbox, settings) as (_, reports):
+        reports.wait(lambda all_reports: bool(all_reports))
+    assert "certificate verify failed" in reports.all[0].detail
+
+
+# --- monitor check --probe -------------------------------------------------------------------------------------------
+
+
+def test_the_probe_says_what_is_there_and_what_is_not(kafka_broker: KafkaBroker, topic: str, outbox: Outbox) -> None:
+    missing = probe_kafka(to(kafka_broker, topic))
+    assert not missing.ok
+    assert missing.lines[0] == f"Kafka at {kafka_broker.bootstrap}: connected"
+    assert missing.lines[1].startswith(f"topic {topic}: does not exist")
+    outbox.commit(make_alerts(topic, 1), now=time.time())
+    with publishing(outbox, to(kafka_broker, topic)) as (_, reports):
+        reports.wait(lambda _: reports.acknowledged == 1)
+    assert probe_kafka(to(kafka_broker, topic)) == KafkaReport(
+        ok=True,
+        lines=(
+            f"Kafka at {kafka_broker.bootstrap}: connected",
+            f"topic {topic}: good, partitions: 1, replicas: 1",
+        ),
+    )
+
+
+def test_the_probe_of_an_absent_kafka_says_so() -> None:
+    port = free_port()
+    probed = probe_kafka(KafkaConfig(bootstrap_servers=f"127.0.0.1:{port}", request_timeout_seconds=1.0))
+    assert not probed.ok
+    assert len(probed.lines) == 1
+    assert "ECONNREFUSED" in probed.lines[0]
+
+
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL"])
+def test_the_probe_of_a_silent_port_ends(protocol: Any) -> None:
+    with silent_port() as port:
+        began = time.monotonic()
+        probed = probe_kafka(
+            KafkaConfig(bootstrap_servers=f"127.0.0.1:{port}", security_protocol=protocol, request_timeout_seconds=1.0)
+        )
+        assert time.monotonic() - began < 4.0
+    assert not probed.ok
+    assert "no answer from 127.0.0.1" in probed.lines[0]
+    assert ("TLS" in probed.lines[0]) == (protocol == "SSL")
+
+
+def test_a_codec_that_is_not_installed_is_named(kafka_broker: KafkaBroker, topic: str, outbox: Outbox) -> None:
+    with publishing(outbox, to(kafka_broker, topic, compression="snappy")) as (_, reports):
+        reports.wait(lambda all_reports: bool(all_reports))
+    assert "snappy" in reports.all[0].detail

@@ -1,0 +1,452 @@
+"""No alert is lost, whatever comes between commit and acknowledgement."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from monitor.config import OutboxConfig
+from monitor.delivery.outbox import Outbox
+from monitor.errors import OutboxFull, OutboxUnavailable
+from monitor.records import Alert, Phase
+
+DAY = 86_400.0
+
+
+def make_alert(number: int = 0, *, camera: str = "yard", sequence: int = 0, phase: Phase = Phase.STARTED) -> Alert:
+    return Alert(
+        alert_id=f"alert-{camera}-{number}",
+        sequence=sequence,
+        camera=camera,
+        label="fight",
+        phase=phase,
+        received_seconds=99.0,
+        topic="monitor.alerts",
+        headers=(("ce_id", f"{number}:{sequence}".encode()),),
+        value=b'{"number": %d}' % number,
+    )
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> OutboxConfig:
+    return OutboxConfig(path=tmp_path / "var" / "outbox.sqlite", maximum_records=100)
+
+
+@pytest.fixture
+def outbox(settings: OutboxConfig) -> Iterator[Outbox]:
+    opened = Outbox.open(settings, deliver=True)
+    yield opened
+    opened.close()
+
+
+def names(alerts: list[Alert]) -> list[tuple[str, int]]:
+    return [(alert.alert_id, alert.sequence) for alert in alerts]
+
+
+def waiting(outbox: Outbox) -> list[Alert]:
+    return [stored.alert for stored in outbox.pending(1000)]
+
+
+def test_what_is_committed_waits_in_order_and_comes_back_as_it_was(outbox: Outbox) -> None:
+    alerts = [make_alert(number) for number in range(5)]
+    assert outbox.commit(alerts[:3], now=100.0) == ()
+    assert outbox.commit(alerts[3:], now=101.0) == ()
+    assert waiting(outbox) == alerts
+    assert [stored.committed_seconds for stored in outbox.pending(10)] == [100.0, 100.0, 100.0, 101.0, 101.0]
+
+
+def test_pending_goes_on_behind_a_position(outbox: Outbox) -> None:
+    outbox.commit([make_alert(number) for number in range(5)], now=100.0)
+    second = outbox.pending(2)[-1]
+    assert [stored.alert for stored in outbox.pending(2, after_position=second.position)] == [
+        make_alert(2),
+        make_alert(3),
+    ]
+
+
+def test_what_is_acknowledged_waits_no_more_but_stays_in_the_history(outbox: Outbox) -> None:
+    outbox.commit([make_alert(0), make_alert(1)], now=100.0)
+    outbox.acknowledge([outbox.pending(1)[0].position, 12345])
+    assert waiting(outbox) == [make_alert(1)]
+    assert [(stored.alert, stored.waiting) for stored in outbox.recent(10)] == [
+        (make_alert(1), True),
+        (make_alert(0), False),
+    ]
+
+
+def test_the_first_content_of_an_id_holds(outbox: Outbox) -> None:
+    first = make_alert(0)
+    outbox.commit([first], now=100.0)
+    outbox.commit([first, replace(first, value=b"{}"), make_alert(1)], now=101.0)
+    assert waiting(outbox) == [first, make_alert(1)]
+    outbox.acknowledge([stored.position for stored in outbox.pending(10)])
+    outbox.commit([first], now=102.0)
+    assert waiting(outbox) == []
+
+
+def test_without_kafka_nothing_waits(settings: OutboxConfig) -> None:
+    outbox = Outbox.open(settings, deliver=False)
+    outbox.commit([make_alert(number) for number in range(200)], now=100.0)
+    assert waiting(outbox) == []
+    assert len(outbox.recent(1000)) == 200
+    outbox.close()
+
+
+def test_alerts_that_never_ended_are_found(outbox: Outbox) -> None:
+    ended = make_alert(0, sequence=1, phase=Phase.ENDED)
+    updated = make_alert(1, sequence=1, phase=Phase.UPDATED)
+    outbox.commit([make_alert(0), make_alert(1), updated, make_alert(2), ended], now=100.0)
+    assert outbox.unfinished() == [updated, make_alert(2)]
+    outbox.acknowledge([stored.position for stored in outbox.pending(10)])
+    assert outbox.unfinished() == [updated, make_alert(2)]
+
+
+def test_a_dead_letter_waits_no_more_and_keeps_its_reason(outbox: Outbox) -> None:
+    outbox.commit([make_alert(0), make_alert(1)], now=100.0)
+    outbox.dead_letter(outbox.pending(1)[0].position, "too large")
+    assert waiting(outbox) == [make_alert(1)]
+    assert outbox.recent(10)[-1].refused == "too large"
+    assert outbox.stats(100.0).dead_letters == 1
+
+
+def test_the_history_is_read_by_camera_and_from_a_position(outbox: Outbox) -> None:
+    alerts = [make_alert(number, camera=camera) for number, camera in enumerate(["yard", "gate", "yard"])]
+    outbox.commit(alerts, now=100.0)
+    assert [stored.alert for stored in outbox.recent(10, camera="yard")] == [alerts[2], alerts[0]]
+    first = outbox.recent(10)[-1].position
+    assert [stored.alert for stored in outbox.after(first)] == alerts[1:]
+    assert [stored.alert for stored in outbox.after(first, camera="yard")] == alerts[2:]
+    assert [stored.value for stored in outbox.recent(1)] == [alerts[2].value]
+
+
+def test_stats_say_how_much_waits_and_how_long(outbox: Outbox) -> None:
+    assert outbox.stats(100.0).oldest_age_seconds == 0.0
+    outbox.commit([make_alert(0)], now=100.0)
+    outbox.commit([make_alert(1)], now=105.0)
+    stats = outbox.stats(110.0)
+    assert (stats.pending, stats.oldest_age_seconds) == (2, 10.0)
+    assert stats.pending_bytes == len(make_alert(0).value) + len(make_alert(1).value)
+    assert not stats.full
+
+
+def test_a_crowded_outbox_refuses_updates_and_a_full_one_everything(outbox: Outbox) -> None:
+    outbox.commit([make_alert(number) for number in range(90)], now=100.0)
+    update = make_alert(0, sequence=1, phase=Phase.UPDATED)
+    end = make_alert(0, sequence=2, phase=Phase.ENDED)
+    assert outbox.commit([update, end], now=100.0) == (update,)
+    assert outbox.stats(100.0).crowded
+    more = [make_alert(number) for number in range(100, 120)]
+    with pytest.raises(OutboxFull) as caught:
+        outbox.commit([update, *more], now=100.0)
+    assert (caught.value.taken, caught.value.refused) == (10, (update,))
+    assert outbox.stats(100.0).full
+    assert len(waiting(outbox)) == 100
+    outbox.acknowledge([stored.position for stored in outbox.pending(50)])
+    assert outbox.commit(more, now=100.0) == ()  # those taken before change nothing
+    assert waiting(outbox)[-20:] == more
+
+
+def test_delivered_alerts_are_forgotten_after_their_days(outbox: Outbox) -> None:
+    ended = make_alert(0, sequence=1, phase=Phase.ENDED)
+    outbox.commit([make_alert(0), ended, make_alert(1)], now=0.0)
+    assert outbox.prune(31 * DAY) == 0
+    outbox.acknowledge([stored.position for stored in outbox.pending(10)])
+    assert outbox.prune(29 * DAY) == 0
+    assert outbox.prune(31 * DAY) == 2
+    assert [stored.alert for stored in outbox.recent(10)] == [make_alert(1)]  # its event has not ended
+
+
+def test_a_reader_sees_what_another_process_committed(outbox: Outbox, settings: OutboxConfig) -> None:
+    outbox.commit([make_alert(0)], now=100.0)
+    with Outbox.open_reader(settings.path) as reader:
+        assert [stored.alert for stored in reader.recent(10)] == [make_alert(0)]
+        outbox.commit([make_alert(1)], now=100.0)
+        assert [stored.alert for stored in reader.after(reader.recent(10)[-1].position)] == [make_alert(1)]
+        assert reader.stats(101.0).pending == 2
+
+
+def test_a_reader_works_while_nothing_else_has_it_open(settings: OutboxConfig) -> None:
+    outbox = Outbox.open(settings, deliver=True)
+    outbox.commit([make_alert(0)], now=100.0)
+    outbox.close()
+    with Outbox.open_reader(settings.path) as reader:
+        assert len(reader.recent(10)) == 1
+
+
+def test_a_missing_store_says_how_it_comes_to_be(tmp_path: Path) -> None:
+    with pytest.raises(OutboxUnavailable, match="`monitor run` makes it"):
+        Outbox.open_reader(tmp_path / "none.sqlite")
+
+
+def test_threads_may_commit_read_and_acknowledge_at_once(outbox: Outbox) -> None:
+    def commit() -> None:
+        for number in range(60):
+            outbox.commit([make_alert(number)], now=100.0)
+
+    committing = threading.Thread(target=commit)
+    committing.start()
+    seen: list[Alert] = []
+    while committing.is_alive() or outbox.pending(1):
+        stored = outbox.pending(10)
+        seen += [alert.alert for alert in stored]
+        outbox.acknowledge([alert.position for alert in stored])
+        outbox.recent(5)
+    committing.join()
+    assert seen == [make_alert(number) for number in range(60)]
+
+
+# --- when the file or the disk fails ---------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutboxUnavailable, match="cannot be made"):
+        Outbox.open(OutboxConfig(path=tmp_path / "file" / "outbox.sqlite"), deliver=True)
+
+
+def test_a_folder_in_place_of_the_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "outbox.sqlite").mkdir()
+    with pytest.raises(OutboxUnavailable, match="cannot be opened"):
+        Outbox.open(OutboxConfig(path=tmp_path / "outbox.sqlite"), deliver=True)
+
+
+def test_another_programs_database_is_left_alone(settings: OutboxConfig) -> None:
+    settings.path.parent.mkdir()
+    other = sqlite3.connect(settings.path)
+    other.execute("CREATE TABLE recipes (name TEXT)")
+    other.close()
+    with pytest.raises(OutboxUnavailable, match="another program's"):
+        Outbox.open(settings, deliver=True)
+    assert list(settings.path.parent.glob("*.corrupt-*")) == []
+
+
+def test_a_newer_format_is_left_alone(settings: OutboxConfig) -> None:
+    Outbox.open(settings, deliver=True).close()
+    other = sqlite3.connect(settings.path)
+    other.execute("PRAGMA user_version=99")
+    other.close()
+    with pytest.raises(OutboxUnavailable, match="newer program"):
+        Outbox.open(settings, deliver=True)
+
+
+def test_a_second_monitor_is_turned_away(outbox: Outbox, settings: OutboxConfig) -> None:
+    script = (
+        "import sys; from pathlib import Path; from monitor.config import OutboxConfig\n"
+        "from monitor.delivery.outbox import Outbox\n"
+        "Outbox.open(OutboxConfig(path=Path(sys.argv[1])), deliver=True)"
+    )
+    second = subprocess.run(
+        [sys.executable, "-c", script, str(settings.path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "another monitor uses it" in second.stderr
+
+
+def test_a_closed_store_says_so(settings: OutboxConfig) -> None:
+    outbox = Outbox.open(settings, deliver=True)
+    outbox.close()
+    with pytest.raises(OutboxUnavailable, match="closed"):
+        outbox.commit([make_alert()], now=100.0)
+
+
+def damaged_files(settings: OutboxConfig) -> list[Path]:
+    return [path for path in settings.path.parent.glob("*.corrupt-*") if not path.name.endswith(("-wal", "-shm"))]
+
+
+def test_a_file_that_is_no_database_is_set_aside(settings: OutboxConfig) -> None:
+    settings.path.parent.mkdir()
+    settings.path.write_bytes(b"not a database at all, " * 500)
+    outbox = Outbox.open(settings, deliver=True)
+    outbox.commit([make_alert(0)], now=100.0)
+    assert waiting(outbox) == [make_alert(0)]
+    outbox.close()
+    [aside] = damaged_files(settings)
+    assert aside.read_bytes() == b"not a database at all, " * 500
+
+
+def test_a_damaged_file_is_set_aside_at_the_start(settings: OutboxConfig) -> None:
+    fill(settings)
+    damage(settings.path)
+    outbox = Outbox.open(settings, deliver=True)
+    assert outbox.recent(10) == []
+    outbox.close()
+    assert len(damaged_files(settings)) == 1
+
+
+def test_damage_at_run_time_does_not_end_the_live_path(settings: OutboxConfig) -> None:
+    fill(settings)
+    outbox = Outbox.open(settings, deliver=True)
+    last = outbox.recent(1)[0].position
+    damage(settings.path)
+    assert outbox.after(0) == []  # reads the damaged pages
+    outbox.commit([make_alert(number, camera="gate") for number in range(20)], now=100.0)
+    kept = outbox.pending(1000)
+    assert [stored.alert for stored in kept][-20:] == [make_alert(number, camera="gate") for number in range(20)]
+    assert len(damaged_files(settings)) == 1
+    assert kept[-20].position > last, "an acknowledgement of an old alert must not hit a new one"
+    outbox.close()
+
+
+def fill(settings: OutboxConfig) -> None:
+    outbox = Outbox.open(settings, deliver=False)
+    outbox.commit([replace(make_alert(number), value=bytes(8000)) for number in range(500)], now=100.0)
+    outbox.close()
+
+
+def damage(path: Path) -> None:
+    """Overwrite every page but the first with rubbish."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(4096)
+        file.write(os.urandom(size - 4096))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("cannot mount a tmpfs here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_said_and_survived(small_disk: Path) -> None:
+    outbox = Outbox.open(OutboxConfig(path=small_disk / "outbox.sqlite"), deliver=True)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(100_000))
+    said: list[Alert] = []
+    with pytest.raises(OutboxUnavailable, match="disk is full"):
+        for number in range(1000):
+            alert = replace(make_alert(number), value=bytes(2000))
+            outbox.commit([alert], now=100.0)
+            said.append(alert)
+    assert waiting(outbox) == said
+    ballast.unlink()
+    outbox.commit([make_alert(5000)], now=100.0)
+    assert waiting(outbox) == [*said, make_alert(5000)]
+    outbox.close()
+
+
+def test_a_read_only_disk_is_said(small_disk: Path) -> None:
+    settings = OutboxConfig(path=small_disk / "outbox.sqlite")
+    Outbox.open(settings, deliver=True).close()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(OutboxUnavailable, match=r"[Rr]ead-only"):
+        Outbox.open(settings, deliver=True)
+
+
+KILLED_WRITER = """
+import sys
+from pathlib import Path
+from monitor.config import OutboxConfig
+from monitor.delivery.outbox import Outbox
+from tests.delivery.test_outbox import make_alert
+outbox = Outbox.open(OutboxConfig(path=Path(sys.argv[1])), deliver=True)
+for number in range(int(sys.argv[2]), 100_000):
+    outbox.commit([make_alert(number)], now=100.0)
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("after_alerts", [1, 7, 60])
+def test_what_was_said_before_a_kill_is_there_after_it(settings: OutboxConfig, after_alerts: int) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", KILLED_WRITER, str(settings.path), "0"], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    said = [int(writer.stdout.readline()) for _ in range(after_alerts)]
+    writer.send_signal(signal.SIGKILL)
+    said += [int(line) for line in writer.stdout.read().split()]
+    writer.stdout.close()
+    assert writer.wait(10) == -signal.SIGKILL
+    outbox = Outbox.open(settings, deliver=True)
+    found = waiting(outbox)
+    outbox.close()
+    assert found[: len(said)] == [make_alert(number) for number in said]
+    assert len(found) - len(said) in (0, 1)  # committed, and killed before it could say so
+
+
+# --- any order of calls ----------------------------------------------------------------------------------------------
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Commits, acknowledgements, dead letters, re-openings and prunings in any order, against a plain list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(os.environ["PYTEST_TMP_OUTBOX"]) / f"{time.monotonic_ns()}"
+        self.settings = OutboxConfig(path=self.folder / "outbox.sqlite")
+        self.outbox = Outbox.open(self.settings, deliver=True)
+        self.expected: list[Alert] = []
+        self.known: dict[tuple[str, int], Alert] = {}
+        self.now = 0.0
+
+    @rule(
+        told=st.lists(
+            st.tuples(st.integers(0, 3), st.integers(0, 3), st.sampled_from(list(Phase)), st.sampled_from("ab")),
+            max_size=4,
+        )
+    )
+    def commit(self, told: list[tuple[int, int, Phase, str]]) -> None:
+        alerts = [make_alert(n, sequence=s, phase=phase, camera=camera) for n, s, phase, camera in told]
+        self.outbox.commit(alerts, now=self.now)
+        for alert in alerts:
+            if (alert.alert_id, alert.sequence) not in self.known:
+                self.known[alert.alert_id, alert.sequence] = alert
+                self.expected.append(alert)
+
+    @rule(which=st.sets(st.integers(0, 10)))
+    def acknowledge(self, which: set[int]) -> None:
+        stored = self.outbox.pending(100)
+        chosen = [alert for index, alert in enumerate(stored) if index in which]
+        self.outbox.acknowledge([alert.position for alert in chosen])
+        self.expected = [alert for index, alert in enumerate(self.expected) if index not in which]
+
+    @rule()
+    def bury_the_first(self) -> None:
+        for stored in self.outbox.pending(1):
+            self.outbox.dead_letter(stored.position, "refused")
+            self.expected.pop(0)
+
+    @rule()
+    def reopen(self) -> None:
+        self.outbox.close()
+        self.outbox = Outbox.open(self.settings, deliver=True)
+
+    @rule()
+    def prune_long_after(self) -> None:
+        self.now += 40 * DAY
+        self.outbox.prune(self.now)
+        kept = [stored.alert for stored in self.outbox.recent(1000)]
+        self.known = {(alert.alert_id, alert.sequence): alert for alert in kept}
+
+    @invariant()
+    def waits_in_order(self) -> None:
+        assert waiting(self.outbox) == self.expected
+        assert self.outbox.stats(self.now).pending == len(self.expected)
+
+    def teardown(self) -> None:
+        self.outbox.close()
+
+
+def test_any_order_of_calls_loses_nothing_and_keeps_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    monkeypatch.setenv("PYTEST_TMP_OUTBOX", str(tmp_path))
+    run_state_machine_as_test(
+        AnyOrder, settings=hypothesis_settings(max_examples=40, stateful_step_count=25, deadline=None)
+    )
