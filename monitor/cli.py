@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -25,7 +26,7 @@ from monitor.check import ProbedCamera, check_model, probe_cameras, probe_delive
 from monitor.config import Config, EventsConfig, ScoringConfig, load_config
 from monitor.delivery.outbox import Outbox, StoredAlert
 from monitor.errors import InputInvalid, MonitorError
-from monitor.events.alerts import alert_schema
+from monitor.events.alerts import alert_schema_text, health_schema
 from monitor.replay import Replayed, replay_video
 from monitor.scoring.engine import OpenedEngine, open_engine
 from monitor.service import alert_context, engine_threads, open_service
@@ -46,6 +47,9 @@ ConfigPath = Annotated[
     Path, typer.Option("--config", "-c", help="The configuration file.", envvar="MONITOR_CONFIG", show_default=True)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table for people.")]
+
+ALERT_COLUMNS = ("began", "camera", "label", "phase", "peak", "seconds", "alert")
+HEALTH_COLUMNS = ("since", "camera", "state", "remark")
 
 out = Console()
 err = Console(stderr=True)
@@ -75,7 +79,7 @@ def check(
     _speak(loaded)
     bundle, opened = check_model(loaded, config_path=config, threads=engine_threads(loaded.model.threads))
     manifest = bundle.manifest
-    out.print(f"[green]✓[/] {config}: {len(loaded.cameras)} camera(s)", highlight=False)
+    out.print(f"[green]✓[/] {escape(str(config))}: {len(loaded.cameras)} camera(s)", highlight=False)
     out.print(
         f"[green]✓[/] model {manifest.name} {manifest.version} on {opened.engine.name} {opened.engine.precision}: "
         f"{', '.join(manifest.event_labels)}; {manifest.sample_fps:g} samples a second, "
@@ -121,16 +125,14 @@ def replay(
                     opened=opened,
                     rules=rules,
                     scoring=scoring,
-                    context=lambda camera: alert_context(
-                        camera, bundle, opened, instance="replay", topic="replay", replayed=True
-                    ),
+                    context=lambda camera: alert_context(camera, bundle, opened, instance="replay", replayed=True),
                     keep_pictures=plot is not None,
                     on_progress=advance,
                 )
             _print_replayed(replayed, as_json=as_json)
             if plot is not None:
                 import_module("monitor.plot").plot_replay(replayed, bundle.manifest, plot)
-                err.print(f"Wrote {plot}", highlight=False)
+                err.print(f"Wrote {escape(str(plot))}", highlight=False)
     finally:
         opened.engine.close()
 
@@ -142,6 +144,7 @@ def alerts(
     as_json: AsJson = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the newest.")] = 20,
     camera: Annotated[str | None, typer.Option("--camera", help="Only this camera's.")] = None,
+    health: Annotated[bool, typer.Option("--health", help="The messages on cameras' health instead.")] = False,
 ) -> None:
     """List the alerts in the store, oldest of the newest first.
 
@@ -149,14 +152,14 @@ def alerts(
     """
     loaded = load_config(config)
     with Outbox.open_reader(loaded.outbox.path) as outbox:
-        known = list(reversed(outbox.recent(limit, camera=camera)))
-        _print_alerts(known, as_json=as_json)
+        known = list(reversed(outbox.recent(limit, camera=camera, health=health)))
+        _print_alerts(known, as_json=as_json, health=health)
         last = known[-1].position if known else 0
         while follow:
             time.sleep(0.5)
-            new = outbox.after(last, camera=camera)
+            new = outbox.after(last, camera=camera, health=health)
             if new:
-                _print_alerts(new, as_json=as_json, header=False)
+                _print_alerts(new, as_json=as_json, health=health, header=False)
                 last = new[-1].position
 
 
@@ -185,7 +188,7 @@ def train(
         skip_bad=skip_bad,
         prefix=prefix,
     )
-    err.print(f"[green]✓[/] {bundle.path}", highlight=False)
+    err.print(f"[green]✓[/] {escape(str(bundle.path))}", highlight=False)
 
 
 @app.command()
@@ -230,7 +233,13 @@ def schema_config() -> None:
 @schema_app.command("alert")
 def schema_alert() -> None:
     """Print the JSON Schema of the alert messages."""
-    print(json.dumps(alert_schema(), indent=2))
+    print(alert_schema_text(), end="")
+
+
+@schema_app.command("camera")
+def schema_camera() -> None:
+    """Print the JSON Schema of the messages on a camera's health."""
+    print(json.dumps(health_schema(), indent=2))
 
 
 def config_schema() -> dict[str, Any]:
@@ -244,7 +253,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except MonitorError as exc:
-        err.print(f"[red]error:[/] {Redactor(()).clean(str(exc))}", highlight=False, soft_wrap=True, markup=True)
+        err.print(f"[red]error:[/] {escape(Redactor(()).clean(str(exc)))}", highlight=False, soft_wrap=True)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -289,12 +298,12 @@ def _probe(config: Config) -> bool:
         cameras = probe_cameras(config)
     table = Table("camera", "address", "codec", "size", "fps told/seen", "GOP", "clock", "remarks")
     for probed in cameras:
-        table.add_row(*_probe_row(probed))
+        table.add_row(*map(escape, _probe_row(probed)), style=None if probed.ok else "red")
     out.print(table)
     kafka = probe_delivery(config)
     if kafka is not None:
         for line in kafka.lines:
-            out.print(f"{'[green]✓[/]' if kafka.ok else '[red]✗[/]'} {line}", highlight=False)
+            out.print(f"{'[green]✓[/]' if kafka.ok else '[red]✗[/]'} {escape(line)}", highlight=False)
     return all(probed.ok for probed in cameras) and (kafka is None or kafka.ok)
 
 
@@ -302,7 +311,7 @@ def _probe_row(probed: ProbedCamera) -> tuple[str, ...]:
     camera, report = probed.camera, probed.report
     if report is None:
         failure = probed.failure
-        remark = f"[red]{failure.reason.value}[/]: {failure.detail}" if failure else ""
+        remark = f"{failure.reason.value}: {failure.detail}" if failure else ""
         return (camera.id, camera.display_url, "–", "–", "–", "–", "–", remark)
     skew = "" if report.skew_seconds is None else f" {report.skew_seconds:+.2f} s"
     return (
@@ -310,11 +319,15 @@ def _probe_row(probed: ProbedCamera) -> tuple[str, ...]:
         camera.display_url,
         report.codec,
         f"{report.width_pixels}×{report.height_pixels}",
-        f"{report.declared_fps:.4g}/{report.measured_fps:.4g}",
-        f"{report.gop_frames} / {report.gop_seconds:.1f} s" if report.gop_frames else "–",
+        f"{_figure(report.declared_fps)}/{_figure(report.measured_fps)}",
+        f"{report.gop_frames} / {_figure(report.gop_seconds)} s" if report.gop_frames else "–",
         f"{report.clock.value}{skew}",
-        "; ".join(report.problems) or "[green]good[/]",
+        "; ".join(report.problems) or "good",
     )
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 @contextmanager
@@ -336,22 +349,12 @@ def _print_replayed(replayed: Replayed, *, as_json: bool) -> None:
         for message in replayed.messages():
             print(json.dumps(message, sort_keys=True))
         return
-    table = Table(
-        "event",
-        "from",
-        "to",
-        "peak",
-        "at",
-        title=f"{replayed.path.name}: {replayed.duration_seconds:.1f} s, {len(replayed.scores)} windows",
-    )
+    name, length = escape(replayed.path.name), f"{replayed.duration_seconds:.1f} s, {len(replayed.scores)} windows"
+    table = Table("event", "from", "to", "peak", "at", title=f"{name}: {length}")
     for message in replayed.messages():
         if message["phase"] == "ended":
-            table.add_row(*_event_row(message))
-    out.print(
-        table
-        if table.row_count
-        else f"{replayed.path.name}: no event in {replayed.duration_seconds:.1f} s ({len(replayed.scores)} windows)"
-    )
+            table.add_row(*map(escape, _event_row(message)))
+    out.print(table if table.row_count else f"{name}: no event in {length}", highlight=False)
 
 
 def _event_row(message: dict[str, Any]) -> tuple[str, ...]:
@@ -365,25 +368,34 @@ def _event_row(message: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _print_alerts(stored: list[StoredAlert], *, as_json: bool, header: bool = True) -> None:
+def _print_alerts(stored: list[StoredAlert], *, as_json: bool, health: bool, header: bool = True) -> None:
     messages = [json.loads(alert.value) for alert in stored]
     if as_json:
         for message in messages:
             print(json.dumps(message, sort_keys=True), flush=True)
         return
-    table = Table("began", "camera", "label", "phase", "peak", "seconds", "alert", show_header=header)
+    columns = HEALTH_COLUMNS if health else ALERT_COLUMNS
+    table = Table(*columns, show_header=header)
     for message in messages:
-        seconds = message["time"]["duration_seconds"]
-        table.add_row(
-            message["time"]["started_at"],
-            message["camera"]["id"],
-            message["event"]["label"],
-            message["phase"] + (f" ({message['reason']})" if message["reason"] else ""),
-            f"{message['event']['peak_score']:.2f}",
-            "" if seconds is None else f"{seconds:.1f}",
-            message["alert_id"],
-        )
-    out.print(table if table.row_count else "No alert so far.")
+        table.add_row(*map(escape, _health_row(message) if health else _alert_row(message)))
+    out.print(table if table.row_count else "Nothing so far.")
+
+
+def _alert_row(message: dict[str, Any]) -> tuple[str, ...]:
+    times = message["time"]
+    return (
+        times["started_at"],
+        message["camera"]["id"],
+        message["event"]["label"],
+        message["phase"] + (f" ({message['reason']})" if message["reason"] else ""),
+        f"{message['event']['peak_score']:.2f}",
+        f"{times['duration_seconds']:.1f}" if times["ended_at"] else "",
+        message["alert_id"],
+    )
+
+
+def _health_row(message: dict[str, Any]) -> tuple[str, ...]:
+    return message["time"]["since_at"], message["camera"]["id"], message["state"], message["detail"]
 
 
 def _version(wanted: bool) -> None:

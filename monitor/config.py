@@ -54,11 +54,11 @@ class CameraConfig(_Section):
     url: Annotated[str, Field(min_length=1, repr=False)]
     """rtsp://, rtsps://, http(s):// or a file (played at its own pace). Credentials may stand in it, but are
     better kept in `username` and `password_env` or `password_file`; they are never shown."""
-    name: str = ""
+    name: Annotated[str, Field(max_length=200)] = ""
     """For people; the id when empty."""
-    site: str = ""
+    site: Annotated[str, Field(max_length=200)] = ""
     """Where the camera hangs; travels in each alert."""
-    tags: tuple[str, ...] = ()
+    tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=16)] = ()
     """Free words that travel in each alert."""
     transport: Literal["tcp", "udp"] = "tcp"
     """How RTSP carries the pictures. tcp loses nothing; udp is for cameras that know no other."""
@@ -68,6 +68,8 @@ class CameraConfig(_Section):
     """Environment variable that holds the password."""
     password_file: Path | None = None
     """File that holds the password (its first line)."""
+    tls_verify: bool = False
+    """Whether to check the camera's certificate (rtsps, https); off, since most cameras sign their own."""
     zone: Annotated[tuple[Point, ...], Field(max_length=64)] = ()
     """Polygon [[x, y], …] in 0..1 of the picture; only what lies inside is looked at. Empty: the whole picture."""
     labels: tuple[str, ...] = ()
@@ -220,6 +222,23 @@ class EventsConfig(_Section):
     """Per label: `{on = 0.8, off = 0.5}` in place of the model's own."""
 
 
+class HealthConfig(_Section):
+    """When a camera's state of health is told. A state has to hold for its time first."""
+
+    offline_seconds: Seconds = 10.0
+    """How long a camera is away before it is told as offline. A refused password is told at once."""
+    online_seconds: Seconds = 2.0
+    """How long it is back before it is told as online."""
+    frozen_seconds: Seconds = 60.0
+    """How long the same picture has to come before the camera is told as frozen; 0: never."""
+    frozen_change: Annotated[float, Field(ge=0.0, le=255.0)] = 0.02
+    """Mean difference, in grey levels, up to which two pictures are the same one."""
+    dark_seconds: Seconds = 10.0
+    """How long the picture has to be without contrast before the camera is told as dark; 0: never."""
+    dark_contrast: Annotated[float, Field(ge=0.0, le=127.0)] = 4.0
+    """Standard deviation, in grey levels, up to which a picture has no contrast."""
+
+
 class OutboxConfig(_Section):
     """The durable store of alerts."""
 
@@ -239,9 +258,11 @@ class KafkaConfig(_Section):
     """host:port, comma-separated."""
     topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "monitor.alerts"
     """Topic of the alerts; the key is the camera's id."""
+    health_topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "monitor.cameras"
+    """Topic of the messages on cameras' health: offline, online, refused, frozen, dark."""
     request_timeout_seconds: PositiveSeconds = 10.0
     """How long one attempt may take before it is tried again."""
-    compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "none"
+    compression: Literal["none", "gzip", "lz4", "zstd"] = "none"
     """Compression of the records."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """As in Kafka's documentation."""
@@ -337,6 +358,7 @@ class Config(BaseSettings):
     capture: CaptureConfig = CaptureConfig()
     scoring: ScoringConfig = ScoringConfig()
     events: EventsConfig = EventsConfig()
+    health: HealthConfig = HealthConfig()
     outbox: OutboxConfig = OutboxConfig()
     kafka: KafkaConfig | None = None
     http: HttpConfig = HttpConfig()
@@ -429,9 +451,15 @@ def _with_absolute_paths(values: Mapping[str, Any], folder: Path) -> dict[str, A
     cameras = anchored.get("cameras")
     if isinstance(cameras, list):
         anchored["cameras"] = [
-            _anchored(camera, ("password_file",), folder) if isinstance(camera, dict) else camera for camera in cameras
+            _anchored(camera, ("password_file", *_file_key(camera)), folder) if isinstance(camera, dict) else camera
+            for camera in cameras
         ]
     return anchored
+
+
+def _file_key(camera: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return `url` where it is a plain path."""
+    return () if "://" in str(camera.get("url")) else ("url",)
 
 
 def _anchored(section: Mapping[str, Any], keys: tuple[str, ...], folder: Path) -> dict[str, Any]:

@@ -17,9 +17,21 @@ from monitor.config import CameraConfig, EventsConfig
 from monitor.deadline import Deadline
 from monitor.delivery.outbox import Outbox
 from monitor.errors import OutboxFull, OutboxUnavailable, StopTimedOut
-from monitor.events.alerts import AlertContext, compose
+from monitor.events.alerts import AlertContext, compose, compose_health
+from monitor.events.health import HealthTracker
 from monitor.events.tracker import Tracker
-from monitor.records import Alert, CameraState, CameraStatus, ChangeReason, EventChange, Phase, Score, Threshold
+from monitor.records import (
+    Alert,
+    CameraState,
+    CameraStatus,
+    CaptureCounts,
+    ChangeReason,
+    EventChange,
+    HealthChange,
+    Phase,
+    Score,
+    Threshold,
+)
 
 INBOX_RECORDS = 4096
 """Scores and states that may wait. When full, the scoring thread waits: nothing is dropped here."""
@@ -68,6 +80,7 @@ class _Watched:
     """What is kept for one camera."""
 
     tracker: Tracker
+    health: HealthTracker
     context: AlertContext
     lost_since: float | None = None
     suppressed: dict[str, int] = field(default_factory=dict)
@@ -98,22 +111,23 @@ class Decider:
         self._on_commitment = on_commitment
         self._on_failure = on_failure
         self._lost_after_seconds = lost_after_seconds
-        self._inbox: queue.Queue[Score | CameraStatus] = queue.Queue(INBOX_RECORDS)
+        self._inbox: queue.Queue[Score | CameraStatus | CaptureCounts] = queue.Queue(INBOX_RECORDS)
         self._watched: dict[str, _Watched] = {}
         self._unsaid: list[Alert] = []
+        self._next_look = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
 
-    def watch(self, camera: str, tracker: Tracker, context: AlertContext) -> None:
+    def watch(self, camera: str, tracker: Tracker, health: HealthTracker, context: AlertContext) -> None:
         """Begin to decide on a camera; before its first score."""
-        self._watched[camera] = _Watched(tracker=tracker, context=context)
+        self._watched[camera] = _Watched(tracker=tracker, health=health, context=context)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, record: Score | CameraStatus) -> None:
-        """Hand over a score or a state; waits while the inbox is full, so that nothing is dropped."""
+    def put(self, record: Score | CameraStatus | CaptureCounts) -> None:
+        """Hand over a score, a state or a count; waits while the inbox is full, so that nothing is dropped."""
         while not self._stopping.is_set() and self._thread.is_alive():
             try:
                 self._inbox.put(record, timeout=TICK_SECONDS)
@@ -165,11 +179,27 @@ class Decider:
                 self._decide(record)
             case CameraStatus():
                 self._note_state(record)
+            case CaptureCounts():
+                watched = self._watched[record.camera]
+                self._tell_health(watched, watched.health.note_counts(record, time.time()))
             case None:
                 pass
-        self._end_lost(time.time())
+        if time.monotonic() >= self._next_look:
+            self._look_around(time.time())
+            self._next_look = time.monotonic() + TICK_SECONDS
+
+    def _look_around(self, now: float) -> None:
+        """Do what is due by time alone."""
+        for watched in self._watched.values():
+            self._tell_health(watched, watched.health.note_time(now))
+            lost = watched.lost_since is not None and now - watched.lost_since >= self._lost_after_seconds
+            if lost and watched.tracker.active:
+                self._end(watched, ChangeReason.CAMERA_LOST)
         if self._unsaid:
             self._commit(())
+
+    def _tell_health(self, watched: _Watched, changes: Sequence[HealthChange]) -> None:
+        self._commit([compose_health(change, watched.context, published_seconds=time.time()) for change in changes])
 
     def _decide(self, score: Score) -> None:
         watched = self._watched[score.window.camera]
@@ -203,13 +233,7 @@ class Decider:
             watched.lost_since = None
         elif watched.lost_since is None and status.state is not CameraState.CONNECTING:
             watched.lost_since = status.time_seconds
-
-    def _end_lost(self, now: float) -> None:
-        for watched in self._watched.values():
-            if watched.lost_since is None or now - watched.lost_since < self._lost_after_seconds:
-                continue
-            if watched.tracker.active:
-                self._end(watched, ChangeReason.CAMERA_LOST)
+        self._tell_health(watched, watched.health.note_status(status))
 
     def _end_all(self, reason: ChangeReason) -> None:
         for watched in self._watched.values():

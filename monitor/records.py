@@ -36,7 +36,10 @@ class FailureReason(StrEnum):
     DECODE_ERROR = "decode_error"
     UNSUPPORTED = "unsupported"
     ENDED = "ended"
+    SERVER_ERROR = "server_error"
     WORKER_LOST = "worker_lost"
+    INTERNAL = "internal"
+    """Our own unexpected error."""
 
 
 class DropReason(StrEnum):
@@ -63,7 +66,7 @@ class Sample:
 
     camera: str
     slot: int
-    """`floor(time_seconds * sample_fps)`: the grid's cell that this sample fills."""
+    """The grid's cell that this sample fills: `capture.sampler.slot_of(time_seconds, sample_fps)`."""
     time_seconds: float
     """When the newest picture was seen, on the host's clock, free of network bursts."""
     received_seconds: float
@@ -104,6 +107,10 @@ class CaptureCounts:
     last_frame_seconds: float | None = None
     skew_seconds: float | None = None
     """The camera's clock less the host's; None when the camera tells no clock."""
+    contrast: float | None = None
+    """Standard deviation of the newest sample's picture, in grey levels 0 to 255; None without a sample."""
+    change: float | None = None
+    """Largest mean difference between neighbouring samples' pictures, in grey levels; None without two samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +157,36 @@ class Score:
         """(T,) float32: the hops' mean, sums to 1. What a person is shown."""
         merged: NDArray[np.float32] = self.attention.mean(axis=0)
         return merged
+
+
+class HealthState(StrEnum):
+    """How a camera is, as it is told to consumers; connection before picture."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+    REFUSED = "refused"
+    FROZEN = "frozen"
+    """Pictures arrive and are all the same one."""
+    DARK = "dark"
+    """Pictures arrive and show no contrast."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChange:
+    """A change of a camera's health that has held long enough to be told."""
+
+    camera: str
+    state: HealthState
+    previous: HealthState | None
+    """What was told before; None for the first."""
+    since_seconds: float
+    """When the state began to hold."""
+    changed_seconds: float
+    """When it had held long enough."""
+    reason: FailureReason | None
+    """For offline and refused."""
+    detail: str
+    """One line for a person, redacted."""
 
 
 class Phase(StrEnum):
@@ -215,6 +252,7 @@ class Alert:
     sequence: int
     camera: str
     label: str
+    """The event's label; empty for a message on the camera's health."""
     phase: Phase
     received_seconds: float
     """Arrival of the newest frame of the deciding window; capture-to-acknowledged counts from here."""

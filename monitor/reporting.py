@@ -220,6 +220,8 @@ class Reporter:
         metrics = self.metrics
         metrics.stage_seconds.labels("commit").observe(commitment.seconds)
         for alert in commitment.said:
+            if not alert.label:
+                continue  # a camera's health: its change of state has been logged as it came
             metrics.alerts.labels(alert.camera, alert.label, alert.phase.value).inc()
             log.info(
                 f"event_{alert.phase.value}",

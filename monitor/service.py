@@ -22,15 +22,16 @@ import structlog
 from monitor import __version__
 from monitor.bundle import Bundle, find_bundle, load_bundle
 from monitor.capture.worker import CaptureSupervisor
-from monitor.config import CameraConfig, Config, check_against_model
+from monitor.config import CameraConfig, Config, KafkaConfig, check_against_model
 from monitor.deadline import Deadline
 from monitor.decisions import Decider, thresholds_of
 from monitor.delivery.kafka import DeliveryState, Publisher
 from monitor.delivery.outbox import Outbox
 from monitor.errors import MonitorError, StageFailed
 from monitor.events.alerts import AlertContext, recovered
+from monitor.events.health import HealthTracker
 from monitor.events.tracker import Tracker
-from monitor.records import CameraStatus
+from monitor.records import CameraStatus, CaptureCounts
 from monitor.reporting import CameraView, PipelineView, Reporter
 from monitor.scoring.batcher import Scorer
 from monitor.scoring.engine import OpenedEngine, open_engine
@@ -45,8 +46,8 @@ STOP_SECONDS = 4.5
 BEAT_SECONDS = 0.5
 STALE_BEATS = 20
 PRUNE_SECONDS = 3600.0
-OWN_TOPIC = "monitor.alerts"
-"""Topic that alerts are kept under where Kafka is not configured."""
+OWN_TOPIC, OWN_HEALTH_TOPIC = "monitor.alerts", "monitor.cameras"
+"""Topics that messages are kept under where Kafka is not configured."""
 
 
 class Service:
@@ -98,7 +99,7 @@ class Service:
             shape=manifest.sample,
             on_sample=self._scorer.put,
             on_status=self._note_status,
-            on_counts=reporter.counts,
+            on_counts=self._note_counts,
             on_worker=reporter.worker,
         )
         self._web = WebServer(create_app(self), host=config.http.host, port=config.http.port)
@@ -160,9 +161,10 @@ class Service:
             thresholds=thresholds_of(camera, self._config.events, manifest),
             rules=self._config.events,
         )
-        topic = self._config.kafka.topic if self._config.kafka else OWN_TOPIC
-        context = alert_context(camera, self._bundle, self._opened, instance=self._config.instance, topic=topic)
-        self._decider.watch(camera.id, tracker, context)
+        context = alert_context(
+            camera, self._bundle, self._opened, instance=self._config.instance, kafka=self._config.kafka
+        )
+        self._decider.watch(camera.id, tracker, HealthTracker(camera.id, self._config.health), context)
 
     def _end_unfinished(self) -> None:
         """End the events that a crash left open."""
@@ -175,6 +177,8 @@ class Service:
         next_prune = time.monotonic()
         while not self._stop.wait(BEAT_SECONDS):
             self._beat = time.monotonic()
+            if self._capture.first_error is not None:
+                self._failed("capture")(self._capture.first_error)
             self._reporter.events_active(self._decider.active_events())
             self._look_at_outbox(prune=self._beat >= next_prune)
             if self._beat >= next_prune:
@@ -221,6 +225,10 @@ class Service:
     def _note_status(self, status: CameraStatus) -> None:
         self._reporter.status(status)
         self._decider.put(status)
+
+    def _note_counts(self, counts: CaptureCounts) -> None:
+        self._reporter.counts(counts)
+        self._decider.put(counts)
 
     def _committed(self, commitment: Any) -> None:
         self._reporter.commitment(commitment)
@@ -304,7 +312,13 @@ def engine_threads(configured: int) -> int:
 
 
 def alert_context(
-    camera: CameraConfig, bundle: Bundle, opened: OpenedEngine, *, instance: str, topic: str, replayed: bool = False
+    camera: CameraConfig,
+    bundle: Bundle,
+    opened: OpenedEngine,
+    *,
+    instance: str,
+    kafka: KafkaConfig | None = None,
+    replayed: bool = False,
 ) -> AlertContext:
     """Return what an alert of `camera` says besides the event itself."""
     return AlertContext(
@@ -319,7 +333,8 @@ def alert_context(
         precision=opened.engine.precision,
         instance=instance,
         version=__version__,
-        topic=topic,
+        topic=kafka.topic if kafka else OWN_TOPIC,
+        health_topic=kafka.health_topic if kafka else OWN_HEALTH_TOPIC,
         replayed=replayed,
     )
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from monitor.bundle import load_bundle
-from monitor.config import CameraConfig, EventsConfig, OutboxConfig
+from monitor.config import CameraConfig, EventsConfig, HealthConfig, OutboxConfig
 from monitor.deadline import Deadline
 from monitor.decisions import Decider, thresholds_of
 from monitor.delivery.outbox import Outbox
 from monitor.events.alerts import AlertContext
+from monitor.events.health import HealthTracker
 from monitor.events.tracker import Tracker
 from monitor.records import CameraState, CameraStatus, FailureReason, Threshold
 from tests.events.test_tracker import LABELS, PLAIN, make_score
@@ -34,6 +35,7 @@ CONTEXT = AlertContext(
     instance="test",
     version="0",
     topic="alerts",
+    health_topic="cameras",
 )
 
 
@@ -59,10 +61,10 @@ class Desk:
         )
         rules = EventsConfig(**PLAIN)
         tracker = Tracker("yard", labels=LABELS, thresholds={"fight": Threshold(0.6, 0.4)}, rules=rules)
-        self.decider.watch("yard", tracker, CONTEXT)
+        self.decider.watch("yard", tracker, HealthTracker("yard", HealthConfig()), CONTEXT)
 
     def said(self) -> list[tuple[str, str | None]]:
-        messages = [json.loads(stored.value) for stored in self.outbox.after(0)]
+        messages = [json.loads(stored.value) for stored in self.outbox.after(0) if stored.alert.label]
         return [(message["phase"], message["reason"]) for message in messages]
 
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
+import numpy as np
 from av.packet import Packet
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from monitor.bundle import SampleShape
 from monitor.capture.sampler import Sampler, StreamClock
@@ -130,7 +132,7 @@ class CameraLoop:
         except SourceFailed as exc:
             return exc
         except Exception as exc:  # top of the thread: told as a status, and the camera is tried again
-            return SourceFailed(self.camera.id, FailureReason.WORKER_LOST, f"unexpected {type(exc).__name__}")
+            return SourceFailed(self.camera.id, FailureReason.INTERNAL, f"unexpected {type(exc).__name__}")
         finally:
             self._enter(_Phase.WAITING)
             self._report_counts()
@@ -175,7 +177,7 @@ class CameraLoop:
             one.frame, time_seconds=seconds, received_seconds=one.received_seconds, camera_seconds=one.camera_seconds
         )
         if sample is not None:
-            self._tally.samples += 1
+            self._tally.sample(sample)
             self._tell(sample)
 
     def _recover(self, failure: SourceFailed) -> None:
@@ -224,15 +226,27 @@ class _Tally:
 
     def __init__(self, camera: str) -> None:
         self._camera = camera
-        self._reset()
         self._last_frame: float | None = None
         self._skew: float | None = None
+        self._contrast: float | None = None
+        self._change: float | None = None
+        self._picture: NDArray[np.int16] | None = None
+        self._reset()
 
     def frame(self, seconds: float, camera_seconds: float | None) -> None:
         """Count a decoded frame."""
         self.frames += 1
         self._last_frame = seconds
         self._skew = None if camera_seconds is None else camera_seconds - seconds
+
+    def sample(self, sample: Sample) -> None:
+        """Count a sample, and look at its newest picture: coarsely, and at green alone, which is most of its light."""
+        self.samples += 1
+        picture = sample.pictures[-1, ::2, ::2, 1].astype(np.int16)
+        self._contrast = float(picture.std())
+        if self._picture is not None and self._picture.shape == picture.shape:
+            self._change = max(self._change or 0.0, float(np.abs(picture - self._picture).mean()))
+        self._picture = picture
 
     def due(self) -> bool:
         """Whether it is time to tell."""
@@ -251,10 +265,13 @@ class _Tally:
             samples=self.samples,
             last_frame_seconds=self._last_frame,
             skew_seconds=self._skew,
+            contrast=self._contrast,
+            change=self._change,
         )
         self._reset()
         return counts
 
     def _reset(self) -> None:
         self._begun = time.monotonic()
+        self._contrast = self._change = None
         self.packets = self.bytes_received = self.frames = self.decode_errors = self.samples = 0

@@ -21,6 +21,7 @@ LOOK_SECONDS = 1.0
 
 _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], FailureReason], ...] = (
     ((av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError), FailureReason.REFUSED),
+    ((av.error.HTTPServerError,), FailureReason.SERVER_ERROR),
     ((av.error.HTTPNotFoundError, av.error.FileNotFoundError), FailureReason.NOT_FOUND),
     (av.error.ConnectionRefusedError, FailureReason.CONNECTION_REFUSED),
     (av.error.TimeoutError, FailureReason.TIMED_OUT),

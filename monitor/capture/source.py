@@ -421,7 +421,7 @@ def _options(camera: CameraConfig, timeout_seconds: float) -> dict[str, str]:
         "rw_timeout": micros,
         "analyzeduration": str(int(PROBE_SECONDS * 1e6)),
         "fpsprobesize": "0",
-        "tls_verify": "0",  # cameras sign their own certificates
+        "tls_verify": "1" if camera.tls_verify else "0",
     }
     if scheme not in ("rtmp", "rtmps"):  # there `timeout` means: wait for somebody to connect to us
         options["timeout"] = micros

@@ -22,11 +22,22 @@ from cloudevents.core.v1.event import CloudEvent
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import GenerateJsonSchema
 
-from monitor.records import Alert, ChangeReason, ClockSource, EventChange, Phase, Score
+from monitor.records import (
+    Alert,
+    ChangeReason,
+    ClockSource,
+    EventChange,
+    FailureReason,
+    HealthChange,
+    HealthState,
+    Phase,
+    Score,
+)
 
 ALERT_NAMESPACE = uuid.UUID("1632a58e-e0aa-5047-bf78-934244caad02")
 """Namespace of the alert ids (UUIDv5, RFC 9562); fixed for ever, or replicas would disagree."""
 SCHEMA_ID = "urn:video-event-monitor:schema:alert:v1"
+HEALTH_SCHEMA_ID = "urn:video-event-monitor:schema:camera:v1"
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 CONTENT_TYPE = "application/json"
 EVIDENCE_FRAMES = 96
@@ -188,6 +199,47 @@ class AlertMessage(_Part):
     """Which monitor said it."""
 
 
+class HealthTimePart(_Part):
+    """When. RFC 3339, UTC, milliseconds."""
+
+    since_at: Timestamp
+    """When the state began to hold."""
+    decided_at: Timestamp
+    """When it had held long enough to be told."""
+    published_at: Timestamp
+    """When the message was handed to the outbox."""
+
+
+class HealthPipelinePart(_Part):
+    """Which monitor said it."""
+
+    instance: str
+    """Name of the instance."""
+    version: str
+    """Version of the program."""
+
+
+class HealthMessage(_Part):
+    """Tells that a camera went offline, online, refused, frozen or dark. Version 1: keys are only ever added."""
+
+    message_id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+    """UUIDv5 of camera, state and the time since which it holds."""
+    state: HealthState
+    """How the camera is from now on."""
+    previous: HealthState | None
+    """What was told before; null for the first message of a run."""
+    reason: FailureReason | None
+    """Failure class, for offline and refused."""
+    detail: str
+    """One line for a person; holds no credentials."""
+    camera: CameraPart
+    """Which camera."""
+    time: HealthTimePart
+    """When."""
+    pipeline: HealthPipelinePart
+    """Which monitor said it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertContext:
     """What an alert says besides the event itself; one for each camera."""
@@ -205,6 +257,9 @@ class AlertContext:
     version: str
     """Of the program."""
     topic: str
+    """Of the alerts."""
+    health_topic: str
+    """Of the messages on the camera's health."""
     replayed: bool = False
 
 
@@ -230,7 +285,7 @@ def compose(change: EventChange, context: AlertContext, *, decided_seconds: floa
         sequence=change.sequence,
         phase=change.phase,
         reason=change.reason,
-        camera=CameraPart(id=context.camera, name=context.camera_name, site=context.site, tags=context.tags),
+        camera=_camera(context),
         event=EventPart(
             label=change.label,
             score=_share(change.smoothed_score),
@@ -291,20 +346,70 @@ def recovered(last: Alert, *, published_seconds: float) -> Alert:
     )
 
 
+def compose_health(change: HealthChange, context: AlertContext, *, published_seconds: float) -> Alert:
+    """Make the message that tells of a change of a camera's health, in the same envelope.
+
+    It is one message, complete: its phase is `ended`, so that nothing waits for its end.
+    """
+    message_id = str(
+        uuid.uuid5(
+            ALERT_NAMESPACE, f"{change.camera}/health/{change.state.value}/{_milliseconds(change.since_seconds)}"
+        )
+    )
+    message = HealthMessage(
+        message_id=message_id,
+        state=change.state,
+        previous=change.previous,
+        reason=change.reason,
+        detail=change.detail,
+        camera=_camera(context),
+        time=HealthTimePart(
+            since_at=rfc3339(change.since_seconds),
+            decided_at=rfc3339(change.changed_seconds),
+            published_at=rfc3339(published_seconds),
+        ),
+        pipeline=HealthPipelinePart(instance=context.instance, version=context.version),
+    )
+    headers, value = _envelope(
+        message.model_dump_json(),
+        event_id=message_id,
+        kind=f"monitor.camera.{change.state.value}.v1",
+        camera=change.camera,
+        schema=HEALTH_SCHEMA_ID,
+        occurred=_moment(change.changed_seconds),
+        traceparent=_traceparent(message_id, 0),
+    )
+    return Alert(
+        alert_id=message_id,
+        sequence=0,
+        camera=change.camera,
+        label="",
+        phase=Phase.ENDED,
+        received_seconds=change.changed_seconds,
+        topic=context.health_topic,
+        headers=headers,
+        value=value,
+    )
+
+
 def rfc3339(seconds: float) -> str:
     """Return seconds since the epoch as RFC 3339 in UTC with milliseconds."""
     return _moment(seconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def alert_schema() -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of the message."""
-    schema = AlertMessage.model_json_schema(mode="serialization", schema_generator=_WithoutTitles)
-    return {
-        "$schema": SCHEMA_DIALECT,
-        "$id": SCHEMA_ID,
-        **schema,
-        "title": "Alert of the video event monitor, version 1",
-    }
+    """Return the JSON Schema (2020-12) of the alert message."""
+    return _schema(AlertMessage, SCHEMA_ID, "Alert of the video event monitor, version 1")
+
+
+def health_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of the message on a camera's health."""
+    return _schema(HealthMessage, HEALTH_SCHEMA_ID, "Camera health of the video event monitor, version 1")
+
+
+def _schema(message: type[_Part], schema_id: str, title: str) -> dict[str, Any]:
+    schema = message.model_json_schema(mode="serialization", schema_generator=_WithoutTitles)
+    return {"$schema": SCHEMA_DIALECT, "$id": schema_id, **schema, "title": title}
 
 
 def alert_schema_text() -> str:
@@ -317,6 +422,10 @@ class _WithoutTitles(GenerateJsonSchema):
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
+
+
+def _camera(context: AlertContext) -> CameraPart:
+    return CameraPart(id=context.camera, name=context.camera_name, site=context.site, tags=context.tags)
 
 
 def _time(change: EventChange, published_seconds: float) -> TimePart:
@@ -360,26 +469,16 @@ def _evidence(score: Score) -> EvidencePart:
 
 
 def _enveloped(message: AlertMessage, *, occurred: datetime, received_seconds: float, topic: str) -> Alert:
-    """Put a message into its envelope.
-
-    `ce_source` names the camera and not the instance: CloudEvents tells events apart by source and id, and a second
-    replica that says the same must be recognised as the same. The instance stands in the message.
-    """
-    event = CloudEvent(
-        attributes={
-            "id": f"{message.alert_id}:{message.sequence}",
-            "source": f"/monitor/cameras/{message.camera.id}",
-            "type": f"monitor.alert.{message.phase.value}.v1",
-            "specversion": "1.0",
-            "subject": message.camera.id,
-            "time": occurred,
-            "dataschema": SCHEMA_ID,
-            "datacontenttype": CONTENT_TYPE,
-        },
-        data=message.model_dump_json().encode(),
+    """Put an alert message into its envelope."""
+    headers, value = _envelope(
+        message.model_dump_json(),
+        event_id=f"{message.alert_id}:{message.sequence}",
+        kind=f"monitor.alert.{message.phase.value}.v1",
+        camera=message.camera.id,
+        schema=SCHEMA_ID,
+        occurred=occurred,
+        traceparent=_traceparent(message.alert_id, message.sequence),
     )
-    envelope = to_binary(event, JSONFormat())
-    traceparent = _traceparent(message.alert_id, message.sequence)
     return Alert(
         alert_id=message.alert_id,
         sequence=message.sequence,
@@ -388,9 +487,34 @@ def _enveloped(message: AlertMessage, *, occurred: datetime, received_seconds: f
         phase=message.phase,
         received_seconds=received_seconds,
         topic=topic,
-        headers=(*sorted(envelope.headers.items()), ("traceparent", traceparent.encode())),
-        value=bytes(envelope.value),
+        headers=headers,
+        value=value,
     )
+
+
+def _envelope(
+    message: str, *, event_id: str, kind: str, camera: str, schema: str, occurred: datetime, traceparent: str
+) -> tuple[tuple[tuple[str, bytes], ...], bytes]:
+    """Return headers and value of a CloudEvent in binary mode.
+
+    `ce_source` names the camera and not the instance: CloudEvents tells events apart by source and id, and a second
+    replica that says the same must be recognised as the same. The instance stands in the message.
+    """
+    event = CloudEvent(
+        attributes={
+            "id": event_id,
+            "source": f"/monitor/cameras/{camera}",
+            "type": kind,
+            "specversion": "1.0",
+            "subject": camera,
+            "time": occurred,
+            "dataschema": schema,
+            "datacontenttype": CONTENT_TYPE,
+        },
+        data=message.encode(),
+    )
+    envelope = to_binary(event, JSONFormat())
+    return (*sorted(envelope.headers.items()), ("traceparent", traceparent.encode())), bytes(envelope.value)
 
 
 def _traceparent(alert: str, sequence: int) -> str:

@@ -133,3 +133,20 @@ def test_events_that_a_crash_left_open_are_ended_as_recovered(tmp_path, scene_st
             ended = monitor.wait_for_event("event_ended", 10)
             assert ended["alert"] == started["alert"]
             monitor.stop()
+
+
+def test_a_camera_that_changes_size_and_codec_goes_on(tmp_path, scene_streams, stream_files):
+    with RtspServer({"yard": Mount(scene_streams["h264"], FPS)}) as server:
+        config = configuration(tmp_path, [{"id": "yard", "url": server.url("yard")}], bundle="demo")
+        with MonitorProcess(config) as monitor:
+            monitor.wait_for_metric("monitor_camera_up", 1, 15, camera="yard")
+            server.set_file("yard", stream_files.h264_small, fps=stream_files.fps)
+            time.sleep(2.5)
+            assert samples_per_second(monitor, "yard", 3.0) > 0.6 * bundle_fps()
+            assert not monitor.events("camera_lost")  # the size changes within the stream
+            server.set_file("yard", scene_streams["h265"], fps=FPS, codec="h265")
+            monitor.wait_for_event("camera_lost", 15)  # another codec needs another session
+            monitor.wait_for_metric("monitor_camera_reconnects_total", 1, 15, camera="yard")
+            time.sleep(2.5)
+            assert samples_per_second(monitor, "yard", 3.0) > 0.6 * bundle_fps()
+            assert monitor.stop()[0] == 0
