@@ -1,0 +1,1 @@
+"""Event models: labelled clips in, bundles out. Needs the extra `train` (torch); `monitor` never imports it."""

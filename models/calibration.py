@@ -1,0 +1,70 @@
+"""Temperature and thresholds: logits of windows kept aside in, honest probabilities and on/off thresholds out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.recipe import Recipe
+from monitor.bundle import ThresholdPair
+
+_TEMPERATURES = np.exp(np.linspace(np.log(0.7), np.log(6.0), 120))
+"""Few windows, all told apart, would ask for a temperature of 0: hence the lower end."""
+_LOWEST_ON, _HIGHEST_ON = 0.5, 0.95
+_OFF_SHARE = 0.6
+"""Off-threshold as a share of the on-threshold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What turns logits into probabilities and probabilities into events."""
+
+    temperature: float
+    thresholds: Mapping[str, ThresholdPair]
+    """One pair per label that can become an event."""
+    false_alarm_share: Mapping[str, float]
+    """Share of the windows without the label that lay at or above its on-threshold."""
+
+
+def calibrate(
+    logits: NDArray[np.float32], targets: NDArray[np.int64], labels: tuple[str, ...], recipe: Recipe
+) -> Calibration:
+    """Choose temperature and thresholds on windows that no weight was learned from.
+
+    Args:
+        logits: (W, L).
+        targets: (W,) index of the label.
+        labels: L names.
+        recipe: names the background and the share of false alarms that is accepted.
+    """
+    temperature = fit_temperature(logits, targets)
+    probabilities = softmax(logits / temperature)
+    thresholds, shares = {}, {}
+    for index, label in enumerate(labels):
+        if label == recipe.background:
+            continue
+        others = probabilities[targets != index, index]
+        highest = float(np.quantile(others, 1.0 - recipe.false_alarm_share, method="higher")) if len(others) else 0.0
+        above = math.floor(highest * 1000 + 1) / 1000
+        on = min(max(above, _LOWEST_ON), _HIGHEST_ON)
+        thresholds[label] = ThresholdPair(on=on, off=round(on * _OFF_SHARE, 3))
+        shares[label] = float((others >= on).mean()) if len(others) else 0.0
+    return Calibration(temperature, thresholds, shares)
+
+
+def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> float:
+    """Return the temperature with the least cross-entropy (Guo et al. 2017, https://arxiv.org/abs/1706.04599)."""
+    rows = np.arange(len(targets))
+    losses = [-np.log(softmax(logits / value)[rows, targets] + 1e-12).mean() for value in _TEMPERATURES]
+    return float(_TEMPERATURES[int(np.argmin(losses))])
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return probabilities (W, L) of logits (W, L)."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares

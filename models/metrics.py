@@ -1,0 +1,96 @@
+"""Figures about clips: probabilities and labels in, accuracy and ROC-AUC with bootstrap intervals out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured on clips that taught nothing."""
+
+    clips: int
+    groups: int
+    accuracy: Estimate
+    auc: Estimate
+    """Area under the ROC curve of "any event against the background"."""
+
+    def __str__(self) -> str:
+        return f"{self.clips} clips of {self.groups} groups: accuracy {self.accuracy}, ROC-AUC {self.auc}"
+
+
+def measure(
+    probabilities: NDArray[np.floating],
+    targets: NDArray[np.int64],
+    groups: NDArray[np.str_],
+    labels: tuple[str, ...],
+) -> Measured:
+    """Measure clips whose background label is the first.
+
+    Args:
+        probabilities: (C, L) of each clip.
+        targets: (C,) index of the label.
+        groups: (C,) recording of each clip; the bootstrap draws whole groups.
+        labels: L names.
+    """
+    if probabilities.shape != (len(targets), len(labels)):
+        raise ValueError(f"probabilities {probabilities.shape} for {len(targets)} clips and {len(labels)} labels")
+
+    def accuracy(rows: NDArray[np.int64]) -> float:
+        return float((probabilities[rows].argmax(axis=1) == targets[rows]).mean())
+
+    def auc(rows: NDArray[np.int64]) -> float:
+        return roc_auc(1.0 - probabilities[rows, 0], targets[rows] != 0)
+
+    return Measured(
+        clips=len(targets),
+        groups=len(np.unique(groups)),
+        accuracy=_estimate(accuracy, groups),
+        auc=_estimate(auc, groups),
+    )
+
+
+def roc_auc(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> float:
+    """Return how often an event scores above a non-event, ties half; NaN where there are not both.
+
+    Args:
+        scores: (C,).
+        truth: (C,) True for an event.
+    """
+    events, others = scores[truth], np.sort(scores[~truth])
+    if not len(events) or not len(others):
+        return float("nan")
+    below = np.searchsorted(others, events, "left") + np.searchsorted(others, events, "right")
+    return float(below.mean() / (2 * len(others)))
+
+
+def _estimate(figure: Callable[[NDArray[np.int64]], float], groups: NDArray[np.str_]) -> Estimate:
+    """Return the figure with the percentile interval of a bootstrap over groups."""
+    rng = np.random.default_rng(0)
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    drawn = []
+    for _ in range(_RESAMPLES):
+        chosen = rng.integers(0, len(members), len(members))
+        drawn.append(figure(np.concatenate([members[place] for place in chosen])))
+    everything = figure(np.arange(len(groups)))
+    values = np.array([value for value in drawn if not np.isnan(value)])
+    low, high = np.quantile(values, (0.025, 0.975)) if len(values) else (np.nan, np.nan)
+    return Estimate(everything, float(low), float(high))

@@ -1,0 +1,123 @@
+"""A recipe: every number that makes a bundle out of a data set. Frozen; the shipped ones stand at the end."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from monitor.bundle import SampleShape
+from monitor.errors import InputInvalid
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Recipe(BaseModel):
+    """How to sample, what to build and how to train it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    background: str = "normal"
+    """The label that means "nothing happens"."""
+
+    sample_fps: Annotated[float, Field(gt=0.0, le=60.0)] = 4.0
+    window_slots: Count = 8
+    """T."""
+    stride_slots: Count = 2
+    """Slots between two windows, live and in evaluation."""
+    sample: SampleShape = SampleShape(pictures=2, context_spacing_seconds=1 / 15, width_pixels=224, height_pixels=224)
+
+    backbone: Literal["small", "efficientnet-lite0"] = "efficientnet-lite0"
+    input_kind: Literal["picture", "difference"] = "difference"
+    """What the backbone sees of a sample: the newest picture, or how neighbouring pictures differ."""
+    input_scale: Annotated[float, Field(gt=0.0)] = 128.0
+    """Grey levels that become 1.0 at the backbone's input."""
+    hops: Count = 4
+    """R: rows of the attention."""
+    attention_units: Count = 64
+    """Rows of W1."""
+    merge: Literal["flatten", "mean"] = "mean"
+    """How the R rows of M reach the classifier: side by side, or their mean."""
+    dropout: Share = 0.3
+    penalty_weight: Annotated[float, Field(ge=0.0)] = 0.05
+    """Weight of ‖AAᵀ − I‖²_F in the loss."""
+
+    frozen_epochs: Annotated[int, Field(ge=0)] = 60
+    """Epochs of the head alone on features of the frozen backbone."""
+    tuned_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs of the head with the last `tuned_stages` of the backbone, afterwards."""
+    tuned_stages: Annotated[int, Field(ge=0)] = 0
+    """Stages of the backbone that learn, counted from its end; more than it has means all."""
+    head_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    """Learning rate of head and classifier (AdamW, cosine)."""
+    backbone_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    batch_windows: Count = 16
+    averaging: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
+    """How much of the running average of the weights each step keeps, while the backbone learns."""
+    patience_epochs: Count = 12
+    """Epochs without a better validation loss after which a stage ends."""
+
+    mirror: bool = True
+    brightness: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Most that a training window's contrast is changed, as a share."""
+    zoom: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Most that is cut off a training window's pictures, as a share of their width and height."""
+    gap_share: Share = 0.1
+    """Share of a training window's slots that are turned into gaps."""
+
+    validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """Share of the groups kept for early stopping, temperature and thresholds."""
+    false_alarm_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
+    """Share of validation windows without the label that may lie above its on-threshold."""
+    seed: int = 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        differs, pictures = self.input_kind == "difference", self.sample.pictures
+        if differs and pictures < 2:
+            raise ValueError("input_kind 'difference' needs a sample of at least 2 pictures")
+        if differs and self.backbone == "efficientnet-lite0" and pictures not in {2, 4}:
+            raise ValueError("efficientnet-lite0 has three channels: 2 pictures (colour) or 4 (three grey differences)")
+        if self.frozen_epochs + self.tuned_epochs == 0:
+            raise ValueError("frozen_epochs and tuned_epochs are both 0: nothing would be trained")
+        return self
+
+
+RECIPES = {
+    "fight": Recipe(input_scale=32.0, false_alarm_share=0.05),
+    "demo": Recipe(
+        sample_fps=5.0,
+        window_slots=10,
+        stride_slots=2,
+        sample=SampleShape(pictures=2, context_spacing_seconds=1 / 15, width_pixels=128, height_pixels=72),
+        backbone="small",
+        input_scale=32.0,
+        hops=2,
+        attention_units=32,
+        dropout=0.2,
+        penalty_weight=0.02,
+        frozen_epochs=0,
+        tuned_epochs=12,
+        tuned_stages=99,
+        head_rate=2e-3,
+        backbone_rate=2e-3,
+        weight_decay=0.05,
+        batch_windows=16,
+        zoom=0.3,
+        patience_epochs=5,
+        false_alarm_share=0.002,
+    ),
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return a shipped recipe by its name.
+
+    Raises:
+        InputInvalid: there is no such recipe; the message lists them.
+    """
+    if name not in RECIPES:
+        raise InputInvalid(f"recipe {name!r}", f"no such recipe; there are {', '.join(sorted(RECIPES))}")
+    return RECIPES[name]

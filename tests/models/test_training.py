@@ -1,0 +1,222 @@
+"""Training from clips to a bundle that loads, small."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from copy import deepcopy
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from rich.console import Console
+
+from models import evaluation, recordings, training
+from models.calibration import calibrate, fit_temperature
+from models.dataset import Clip, ClipEntry, Dataset, DatasetInvalid
+from models.event_model import EventModel
+from models.recipe import RECIPES, Recipe
+from models.scenes.clips import plan_clips, write_clips, write_recordings
+from models.training import augment, class_weights, move_average, split_groups
+from models.windows import cut_windows, random_window, stride_windows
+from monitor.bundle import CARD, Bundle, SampleShape, load_bundle
+from monitor.scoring.engine import Preference, open_engine
+
+CONSOLE = Console(file=StringIO())
+TINY = RECIPES["demo"].model_copy(
+    update={
+        "sample": SampleShape(pictures=2, context_spacing_seconds=1 / 15, width_pixels=64, height_pixels=36),
+        "window_slots": 6,
+        "frozen_epochs": 1,
+        "tuned_epochs": 3,
+        "validation_share": 0.25,
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    list(write_clips(folder, plan_clips(24, seed=8)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def bundle(clips: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    torch.set_num_threads(1)
+    return training.run(clips, tmp_path_factory.mktemp("out") / "tiny", recipe=TINY, console=CONSOLE, cache=cache)
+
+
+def test_training_ends_in_a_bundle_that_loads(bundle: Bundle) -> None:
+    manifest = load_bundle(bundle.path).manifest
+    assert manifest.name == "tiny"
+    assert manifest.labels == ("normal", "scuffle")
+    assert manifest.background == "normal"
+    assert (manifest.window_slots, manifest.hops, manifest.embedding_size) == (6, TINY.hops, 160)
+    assert manifest.thresholds["scuffle"].off < manifest.thresholds["scuffle"].on
+    assert "scuffle" in (bundle.path / CARD).read_text(encoding="utf-8")
+    assert all(path.stat().st_size < 20_000_000 for path in bundle.path.iterdir())
+
+
+def test_a_checkpoint_of_every_epoch_is_kept(bundle: Bundle, cache: Path) -> None:
+    assert len(list((cache / "checkpoints" / "tuned").glob("epoch*.pt"))) == 3
+
+
+@pytest.mark.parametrize("preference", ["onnxruntime", "openvino"])
+def test_engines_give_what_the_model_gave(bundle: Bundle, preference: Preference) -> None:
+    opened = open_engine(bundle, preference=preference, threads=1)
+    assert opened.engine.name == preference
+    assert not opened.parity.complaints
+    opened.engine.close()
+
+
+def test_exported_gaps_weigh_nothing_and_probabilities_sum_to_one(bundle: Bundle) -> None:
+    golden = bundle.golden()
+    assert not golden.window_mask.all()
+    with closing(open_engine(bundle, preference="onnxruntime", threads=1).engine) as engine:
+        answers = engine.classify(golden.window_embeddings, golden.window_mask)
+    gaps = np.broadcast_to(~golden.window_mask[:, None], answers.attention.shape)
+    assert (answers.attention[gaps] == 0.0).all()
+    np.testing.assert_allclose(answers.attention.sum(axis=2), 1.0, atol=1e-5)
+    np.testing.assert_allclose(answers.probabilities.sum(axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 7])
+def test_only_the_batch_axis_is_free(bundle: Bundle, samples: int) -> None:
+    session = onnxruntime.InferenceSession(str(bundle.backbone_path), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["batch", 2, 36, 64, 3]
+    golden = bundle.golden()
+    (embeddings,) = session.run(None, {"pictures": np.repeat(golden.pictures[:1], samples, axis=0)})
+    np.testing.assert_allclose(embeddings, np.repeat(golden.embeddings[:1], samples, axis=0), rtol=1e-3, atol=1e-4)
+
+
+def test_long_recordings_are_judged_through_the_live_path(bundle: Bundle, tmp_path: Path) -> None:
+    list(write_recordings(tmp_path, 1, seed=3, duration_seconds=20.0))
+    with (tmp_path / "events.csv").open("a", encoding="utf-8") as file:
+        file.write("recording000.mp4,,,\n")
+    found = recordings.run(tmp_path, bundle=bundle, console=CONSOLE)
+    assert found.recording_seconds == pytest.approx(20.0, abs=0.2)
+    assert 0 <= found.false_alarms <= found.told
+
+
+def test_a_bundle_is_evaluated_on_clips(bundle: Bundle, clips: Path, cache: Path) -> None:
+    report = evaluation.run(clips, bundle=bundle, console=CONSOLE, cache=cache)
+    assert report.confusion.sum() == report.measured.clips == 24
+    assert 0.0 <= report.measured.accuracy.low <= report.measured.accuracy.value <= report.measured.accuracy.high <= 1.0
+    assert set(report.as_json()) == {"clips", "groups", "accuracy", "auc", "labels", "confusion", "folds"}
+
+
+def test_folds_judge_each_clip_once(clips: Path, cache: Path) -> None:
+    recipe = TINY.model_copy(update={"tuned_epochs": 0, "frozen_epochs": 2})
+    report = evaluation.run_folds(clips, recipe=recipe, folds=2, console=CONSOLE, cache=cache)
+    assert sum(fold.clips for fold in report.folds) == 24
+    assert report.confusion.sum() == 24
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_split_never_shares_a_group(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    dataset = _dataset(rng.integers(0, 3, 60).tolist(), [f"g{group}" for group in rng.integers(0, 15, 60)])
+    split = split_groups(dataset, 0.2, seed=seed)
+    assert set(dataset.groups[split.train]).isdisjoint(dataset.groups[split.validation])
+    assert sorted([*split.train, *split.validation]) == list(range(60))
+    assert set(dataset.targets[split.validation]) == set(dataset.targets[split.train]) == {0, 1, 2}
+
+
+def test_one_group_cannot_be_split() -> None:
+    with pytest.raises(DatasetInvalid, match="too few groups"):
+        split_groups(_dataset([0, 1, 0, 1], ["a"] * 4), 0.2, seed=1)
+
+
+def test_rare_labels_weigh_more() -> None:
+    torch.testing.assert_close(class_weights(np.array([0, 0, 0, 1]), 2), torch.tensor([2 / 3, 2.0]))
+
+
+def test_windows_begin_every_stride_and_short_clips_have_gaps() -> None:
+    clip = _clip("a", "normal", slots=np.array([0, 1, -1, 3, 4, 5, 6]))
+    plan = stride_windows(clip, window_slots=4, stride_slots=2)
+    assert plan.samples.tolist() == [[0, 1, 0, 3], [0, 3, 4, 5]]
+    assert plan.mask.tolist() == [[True, True, False, True], [False, True, True, True]]
+    short = stride_windows(_clip("a", "normal", slots=np.arange(2)), window_slots=4, stride_slots=2)
+    assert short.mask.tolist() == [[True, True, False, False]]
+
+
+def test_random_windows_are_windows_of_the_clip() -> None:
+    clip, rng = _clip("a", "normal", slots=np.arange(9)), np.random.default_rng(0)
+    starts = {int(random_window(clip, 4, rng).samples[0, 0]) for _ in range(200)}
+    assert starts == set(range(6))
+    assert cut_windows(clip, [5], 4).samples.tolist() == [[5, 6, 7, 8]]
+
+
+def test_zooming_keeps_the_shape_and_treats_all_pictures_alike() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (1, 1, 36, 64, 3), dtype=np.uint8)
+    window = np.broadcast_to(picture, (4, 2, 36, 64, 3))
+    changed = augment(window, TINY, np.random.default_rng(1))
+    assert changed.shape == window.shape
+    assert not np.array_equal(changed, window)
+    assert (changed == changed[0, 0]).all()
+
+
+def test_augmenting_mirrors_whole_windows() -> None:
+    recipe = TINY.model_copy(update={"brightness": 0.0, "zoom": 0.0})
+    window = np.arange(2 * 2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 2, 3, 4, 3)
+    seen = {augment(window, recipe, np.random.default_rng(seed)).tobytes() for seed in range(20)}
+    assert seen == {window.tobytes(), window[:, :, :, ::-1].tobytes()}
+
+
+def test_the_average_follows_weights_and_batch_statistics() -> None:
+    model = EventModel(TINY, labels=2)
+    average = deepcopy(model)
+    before = {name: value.clone() for name, value in average.state_dict().items()}
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.add_(1)
+    move_average(average, model, 0.75)
+    for name, value in average.state_dict().items():
+        step = 0.25 if value.is_floating_point() else 1
+        torch.testing.assert_close(value, before[name] + step)
+
+
+def test_temperature_softens_what_is_too_sure() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 4000)
+    logits = np.zeros((4000, 2), np.float32)
+    said = np.where(rng.random(4000) < 0.8, targets, 1 - targets)
+    logits[np.arange(4000), said] = np.log(4.0) * 3.0
+    assert fit_temperature(logits, targets) == pytest.approx(3.0, rel=0.1)
+
+
+def test_the_threshold_keeps_the_stated_share_of_false_alarms() -> None:
+    rng = np.random.default_rng(0)
+    targets = np.repeat([0, 1], 1000)
+    margin = np.where(targets == 1, 2.0, -2.0) + rng.normal(0.0, 1.5, 2000)
+    logits = np.stack([np.zeros(2000), margin], axis=1).astype(np.float32)
+    recipe = Recipe(false_alarm_share=0.02)
+    calibration = calibrate(logits, targets, ("normal", "fight"), recipe)
+    assert calibration.false_alarm_share["fight"] == pytest.approx(0.02, abs=0.002)
+    assert calibration.thresholds["fight"].on > 0.5
+
+
+def test_few_windows_never_give_more_false_alarms_than_stated() -> None:
+    logits = np.stack([np.zeros(24), np.linspace(-3.0, 3.0, 24)], axis=1).astype(np.float32)
+    targets = np.array([0, 1] * 12)
+    calibration = calibrate(logits, targets, ("normal", "fight"), Recipe(false_alarm_share=0.1))
+    assert 0.0 < calibration.false_alarm_share["fight"] <= 0.1
+
+
+def _dataset(targets: list[int], groups: list[str]) -> Dataset:
+    labels = ("normal", "fall", "fight")
+    clips = [_clip(group, labels[target]) for target, group in zip(targets, groups, strict=True)]
+    return Dataset(Path("data"), labels[: max(targets) + 1], tuple(clips))
+
+
+def _clip(group: str, label: str, slots: np.ndarray | None = None) -> Clip:
+    pictures = np.zeros((10, 1, 2, 2, 3), np.uint8)
+    return Clip(ClipEntry(Path("x.mp4"), label, group), pictures, np.arange(10) if slots is None else slots, "key")
