@@ -31,14 +31,19 @@ demo: $(VENV)/.runtime ## Simulated RTSP cameras, the monitor on them, and its p
 	@bash scripts/setup-services.sh rtsp
 	@$(BIN)/python -m demo
 
-models: $(VENV)/.train ## Train the bundle `demo` anew (and `fight` where the clips are)
-	@$(BIN)/python -m models.reproduce
+models: $(VENV)/.train ## Train the bundle `demo` anew; with FIGHT_CLIPS=dir the bundle `fight` too
+	@$(BIN)/python -m models.shipped demo
+	@if [ -n "$(FIGHT_CLIPS)" ]; then $(BIN)/python -m models.shipped fight --data "$(FIGHT_CLIPS)"; \
+		else echo "FIGHT_CLIPS=dir names the clips of the bundle 'fight'; it was left as it is."; fi
 
 test: $(VENV)/.train setup-services ## All tests, with the real servers
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 test-gpu: $(VENV)/.train ## The tests that need an NVIDIA GPU
 	@$(BIN)/python -m pytest -m gpu; code=$$?; if [ $$code -eq 5 ]; then echo "no GPU tests yet"; exit 0; fi; exit $$code
+
+soak: $(VENV)/.train setup-services ## The long tests: brokers and monitors killed again and again
+	@$(BIN)/python -m pytest -m soak
 
 bench: $(VENV)/.train setup-services ## All benchmarks; tables on the screen, JSON in var/benchmarks
 	@mkdir -p var/benchmarks
@@ -56,5 +61,5 @@ format: $(VENV)/.runtime ## Format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-clean: ## Remove everything that the targets made
-	rm -rf $(VENV) .cache var .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov dist build
+clean: ## Remove what the targets made; var/ may hold undelivered alerts and stays
+	rm -rf $(VENV) .cache var/benchmarks .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov dist build

@@ -14,6 +14,7 @@ import urllib.request
 import webbrowser
 from collections import Counter
 from pathlib import Path
+from types import FrameType
 
 import tomli_w
 from rich.console import Console
@@ -34,6 +35,8 @@ console = Console()
 
 def main() -> int:
     """Run until the time is over or Ctrl-C, print a summary, and return the exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
     try:
         seconds = _seconds(os.environ.get("DEMO_SECONDS", ""))
         reason = missing()
@@ -50,6 +53,11 @@ def main() -> int:
         return exc.exit_code
     except KeyboardInterrupt:
         return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does: nothing that was started is left behind."""
+    raise KeyboardInterrupt
 
 
 def _seconds(text: str) -> float | None:
@@ -75,6 +83,7 @@ def _watch(cameras: list[DemoCamera], server: RtspServer, *, bundle: str, second
         [sys.executable, "-m", "monitor.cli", "run", "--config", str(config)], stderr=log, start_new_session=True
     )
     told: list[StoredAlert] = []
+    metrics = ""
     try:
         _wait_until_served(monitor, address)
         console.print(f"\nThe page: [bold]{address}[/]   metrics: {address}/metrics   log: {log.name}", highlight=False)
@@ -84,9 +93,10 @@ def _watch(cameras: list[DemoCamera], server: RtspServer, *, bundle: str, second
         _tell(store, monitor, told, until=None if seconds is None else time.monotonic() + seconds)
     except KeyboardInterrupt:
         console.print("\nStopping …")
-    metrics = _metrics(address)
-    code = _stop(monitor)
-    log.close()
+    finally:
+        metrics = _metrics(address)
+        code = _stop(monitor)
+        log.close()
     told += _new_alerts(store, told)
     _summarise(told, metrics)
     return code

@@ -9,7 +9,9 @@ the head's inputs as `window_embeddings` and `window_mask`.
 from __future__ import annotations
 
 import hashlib
+import os
 import tomllib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -178,7 +180,7 @@ def find_bundle(name: str, near: Path) -> Path:
     Raises:
         BundleInvalid: there is no such folder; the message lists the shipped bundles.
     """
-    direct = (near / name).expanduser()
+    direct = near / os.path.expanduser(name)
     if (direct / MANIFEST).is_file():
         return direct.resolve()
     shipped = _shipped_folder()
@@ -262,7 +264,7 @@ def _read_golden(path: Path, manifest: Manifest) -> Golden:
                 probabilities=arrays["probabilities"],
                 attention=arrays["attention"],
             )
-    except (OSError, ValueError, KeyError) as exc:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as exc:
         raise BundleInvalid(path, f"golden arrays cannot be read: {exc}") from exc
     shape = manifest.sample
     wanted: dict[str, tuple[int, ...]] = {

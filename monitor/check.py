@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from monitor.bundle import Bundle, find_bundle, load_bundle
+from monitor.bundle import Bundle, Manifest, find_bundle, load_bundle
 from monitor.capture.source import StreamReport, probe
 from monitor.config import CameraConfig, Config, check_against_model
 from monitor.delivery.kafka import KafkaReport, probe_kafka
@@ -54,8 +54,25 @@ def probe_cameras(config: Config) -> Sequence[ProbedCamera]:
         except SourceFailed as exc:
             return ProbedCamera(camera, None, exc)
 
-    with ThreadPoolExecutor(PROBED_AT_ONCE, thread_name_prefix="probe") as pool:
+    pool = ThreadPoolExecutor(PROBED_AT_ONCE, thread_name_prefix="probe")
+    try:
         return list(pool.map(ask, config.cameras))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for nobody
+
+
+def rate_problem(report: StreamReport, manifest: Manifest, minimum_coverage: float) -> str:
+    """Return what is wrong with a camera's frame rate for the model; empty when nothing is."""
+    fps, spacing = report.measured_fps, manifest.sample.context_spacing_seconds
+    if fps is None:
+        return ""
+    if fps < manifest.sample_fps * minimum_coverage:
+        return f"{fps:.3g} frames a second are too few: the model takes {manifest.sample_fps:g}; nothing will be scored"
+    if manifest.sample.pictures > 1 and 1.0 / fps > 1.5 * spacing:
+        return (
+            f"{fps:.3g} frames a second: the model wants pictures {spacing * 1000:.0f} ms apart, and will be less sure"
+        )
+    return ""
 
 
 def probe_delivery(config: Config) -> KafkaReport | None:

@@ -2,7 +2,7 @@
 
 Loading reads the file, the environment variables `MONITOR_…` (nested keys with `__`, for example
 `MONITOR_KAFKA__BOOTSTRAP_SERVERS`) and the files and variables that hold secrets; nothing else.
-Paths in the file are relative to the file's folder.
+Paths in the file are relative to the file's folder, those in the environment to the working directory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from monitor.bundle import Manifest, ThresholdPair
 from monitor.errors import ConfigInvalid, Problem
@@ -37,8 +37,14 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Point = tuple[Share, Share]
 
-PATH_KEYS = {"outbox": ("path",), "kafka": ("ssl_cafile", "ssl_certfile", "ssl_keyfile")}
+PATH_KEYS = {"evidence": ("folder",), "outbox": ("path",), "kafka": ("ssl_cafile", "ssl_certfile", "ssl_keyfile")}
 SECRET_PARAMETER = re.compile(r"pass|pwd|token|auth|key|secret", re.IGNORECASE)
+SECRET_PAIR = re.compile(
+    r"(?P<key>[^/&?=]*(?:pass|pwd|token|auth|key|secret)[^/&?=]*)=(?P<value>[^/&?]+)", re.IGNORECASE
+)
+"""Some recorders want user and password in the path: `/user=…&password=…&channel=1.sdp`."""
+ENCODE = "percent-encode special characters of user name and password, or give them by username and password_env"
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtp", "udp", "tcp", "srt", "rtmp", "rtmps")
 
 
@@ -70,6 +76,8 @@ class CameraConfig(_Section):
     """File that holds the password (its first line)."""
     tls_verify: bool = False
     """Whether to check the camera's certificate (rtsps, https); off, since most cameras sign their own."""
+    tls_ca_file: Path | None = None
+    """Authorities that may have signed it; left out: the system's."""
     zone: Annotated[tuple[Point, ...], Field(max_length=64)] = ()
     """Polygon [[x, y], …] in 0..1 of the picture; only what lies inside is looked at. Empty: the whole picture."""
     labels: tuple[str, ...] = ()
@@ -82,20 +90,28 @@ class CameraConfig(_Section):
 
     @field_validator("url")
     @classmethod
-    def _known_scheme(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if "://" in url and parts.scheme not in (*NETWORK_SCHEMES, "file"):
-            raise ValueError(f"scheme {parts.scheme!r} is not one of {', '.join(NETWORK_SCHEMES)}, file")
-        if parts.scheme in NETWORK_SCHEMES and not parts.hostname:
-            raise ValueError("the address names no host")
+    def _usable_address(cls, url: str) -> str:
+        """Check an address; the messages hold nothing of it, since a password may stand in it."""
+        scheme, separator, rest = url.partition("://")
+        if not separator:
+            return url
+        if scheme not in (*NETWORK_SCHEMES, "file"):
+            raise ValueError(f"the scheme before :// is not one of {', '.join(NETWORK_SCHEMES)}, file")
+        try:
+            parts = urlsplit(url)
+            host, _port = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError("host or port of the address cannot be read; " + ENCODE) from None
+        if scheme in NETWORK_SCHEMES and not host:
+            raise ValueError("the address names no host; " + ENCODE)
+        if scheme in NETWORK_SCHEMES and "@" in rest and "@" not in parts.netloc:
+            raise ValueError("the part before @ holds / ? or #; " + ENCODE)
         return url
 
     @field_validator("password_env")
     @classmethod
     def _variable_is_set(cls, name: str) -> str:
-        if name and name not in os.environ:
-            raise ValueError(f"environment variable {name} is not set")
-        return name
+        return _checked_variable(name)
 
     @field_validator("password_file")
     @classmethod
@@ -107,6 +123,11 @@ class CameraConfig(_Section):
         except (OSError, UnicodeDecodeError) as exc:
             raise ValueError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or 'not text'}") from None
         return path
+
+    @field_validator("tls_ca_file")
+    @classmethod
+    def _authorities_exist(cls, path: Path | None) -> Path | None:
+        return _existing_file(path)
 
     @field_validator("zone")
     @classmethod
@@ -121,6 +142,8 @@ class CameraConfig(_Section):
     def _take_secrets(self) -> Self:
         if self.password_env and self.password_file is not None:
             raise ValueError("give password_env or password_file, not both")
+        if (self.password_env or self.password_file is not None) and not (self.username or "@" in self.url):
+            raise ValueError("a password needs a username")
         parts = urlsplit(self.url)
         password = unquote(parts.password or "")
         if self.password_env:
@@ -142,7 +165,8 @@ class CameraConfig(_Section):
         parts = urlsplit(self.url)
         if not self.is_network:
             return self.url
-        return urlunsplit(parts._replace(netloc=_host(parts), query=""))
+        path = SECRET_PAIR.sub(r"\g<key>=…", parts.path)
+        return urlunsplit(parts._replace(netloc=_host(parts), path=path, query=""))
 
     @property
     def login_url(self) -> SecretStr:
@@ -154,8 +178,10 @@ class CameraConfig(_Section):
         return SecretStr(urlunsplit(parts._replace(netloc=f"{user}:{password}@{_host(parts)}")))
 
     def secrets(self) -> tuple[str, ...]:
-        """Return the plain secrets of this camera, for redaction alone: password and tokens in the query."""
-        tokens = [value for key, value in parse_qsl(urlsplit(self.url).query) if SECRET_PARAMETER.search(key)]
+        """Return the plain secrets of this camera, for redaction alone: password, and tokens in path and query."""
+        parts = urlsplit(self.url)
+        tokens = [value for key, value in parse_qsl(parts.query) if SECRET_PARAMETER.search(key)]
+        tokens += [pair["value"] for pair in SECRET_PAIR.finditer(parts.path)]
         in_url = unquote(urlsplit(self.url).password or "") if self.is_network else ""
         return tuple({secret for secret in (self._password.get_secret_value(), in_url, *tokens) if secret})
 
@@ -163,7 +189,7 @@ class CameraConfig(_Section):
 class ModelConfig(_Section):
     """Which event model scores the windows, and on what."""
 
-    bundle: str = "demo"
+    bundle: Annotated[str, Field(min_length=1, max_length=200)] = "fight"
     """Folder of a bundle, or the name of one that ships with the program (`demo`, `fight`)."""
     engine: Literal["auto", "openvino", "onnxruntime"] = "auto"
     """What runs it; auto takes the fastest that reproduces the bundle's golden outputs."""
@@ -239,6 +265,30 @@ class HealthConfig(_Section):
     """Standard deviation, in grey levels, up to which a picture has no contrast."""
 
 
+class EvidenceConfig(_Section):
+    """What a person can look at: clips, snapshots and attention strips of events."""
+
+    enabled: bool = True
+    """Whether any is kept."""
+    folder: Path = Path("var/media")
+    """Where the files lie, named by alert id; made when missing."""
+    base_url: str = "media"
+    """What the links in alerts begin with: the page's own /media by default; an address once it is public."""
+    pre_seconds: Annotated[float, Field(ge=0.0, le=60.0)] = 5.0
+    """How long before the event its clip begins, at the latest; it begins with a keyframe."""
+    post_seconds: Annotated[float, Field(ge=0.0, le=600.0)] = 5.0
+    """How long after the event its clip goes on."""
+    ring_seconds: Annotated[float, Field(ge=1.0, le=600.0)] = 15.0
+    """Packets of the last seconds kept in memory for each camera; more where pre_seconds, the model's window and
+    events.minimum_seconds together need it."""
+    ring_bytes: Annotated[int, Field(ge=100_000, le=4_000_000_000)] = 16_000_000
+    """Bytes of them a camera at most; the oldest go first."""
+    keep_days: Annotated[float, Field(gt=0, le=3650)] = 30.0
+    """Files older than this are removed."""
+    keep_bytes: Annotated[int, Field(ge=1_000_000)] = 10_000_000_000
+    """Bytes of the folder at most; the oldest files go first."""
+
+
 class OutboxConfig(_Section):
     """The durable store of alerts."""
 
@@ -249,6 +299,8 @@ class OutboxConfig(_Section):
     maximum_records: Annotated[int, Field(ge=100, le=100_000_000)] = 1_000_000
     """Undelivered alerts at most; past nine tenths of it, updates are dropped and counted; starts and ends never are
     before it is full."""
+    maximum_bytes: Annotated[int, Field(ge=100_000)] = 1_073_741_824
+    """Bytes of the undelivered alerts' messages at most; the same rules as for `maximum_records`."""
 
 
 class KafkaConfig(_Section):
@@ -262,6 +314,12 @@ class KafkaConfig(_Section):
     """Topic of the messages on cameras' health: offline, online, refused, frozen, dark."""
     request_timeout_seconds: PositiveSeconds = 10.0
     """How long one attempt may take before it is tried again."""
+    create_topics: bool = False
+    """Whether to make the topics that do not exist, once Kafka is reached."""
+    partitions: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Of a topic that we make; 0: as many as the broker makes by itself."""
+    replication: Annotated[int, Field(ge=0, le=100)] = 0
+    """Replicas of each partition of a topic that we make; 0: as many as the broker makes by itself."""
     compression: Literal["none", "gzip", "lz4", "zstd"] = "none"
     """Compression of the records."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -284,26 +342,20 @@ class KafkaConfig(_Section):
     @field_validator("sasl_password_env")
     @classmethod
     def _variable_is_set(cls, name: str) -> str:
-        if name and name not in os.environ:
-            raise ValueError(f"environment variable {name} is not set")
-        return name
+        return _checked_variable(name)
 
     @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile")
     @classmethod
     def _file_exists(cls, path: Path | None) -> Path | None:
-        if path is None:
-            return None
-        if not path.is_file():
-            raise ValueError(f"{path} is not a file")
-        return path
+        return _existing_file(path)
 
     @field_validator("bootstrap_servers")
     @classmethod
     def _servers_have_ports(cls, servers: str) -> str:
         for server in servers.split(","):
             host, _, port = server.strip().rpartition(":")
-            if not host or not port.isdigit() or not 0 < int(port) < 65536:
-                raise ValueError(f"{server.strip()!r} is not host:port")
+            if not host or "@" in host or not port.isdigit() or not 0 < int(port) < 65536:
+                raise ValueError("must be host:port, comma-separated, without user names and passwords")
         return servers
 
     @model_validator(mode="after")
@@ -328,7 +380,7 @@ class KafkaConfig(_Section):
 class HttpConfig(_Section):
     """The one HTTP port: /metrics, /live, /ready and the page."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """Port to listen on; 0 takes a free one and logs it."""
@@ -359,6 +411,7 @@ class Config(BaseSettings):
     scoring: ScoringConfig = ScoringConfig()
     events: EventsConfig = EventsConfig()
     health: HealthConfig = HealthConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
     outbox: OutboxConfig = OutboxConfig()
     kafka: KafkaConfig | None = None
     http: HttpConfig = HttpConfig()
@@ -413,6 +466,8 @@ def load_config(path: Path) -> Config:
     values.pop("$schema", None)
     try:
         config = Config(**_with_absolute_paths(values, path.resolve().parent))
+    except SettingsError as exc:
+        raise ConfigInvalid(path, [Problem("environment", f"a MONITOR_ variable is not JSON: {exc}")]) from None
     except ValidationError as exc:
         errors = exc.errors(include_url=False)
         problems = [_problem(error, values) for error in errors if not _follows(error, values)]
@@ -444,14 +499,18 @@ def check_against_model(config: Config, manifest: Manifest, path: Path | str) ->
 
 def _with_absolute_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the file's values with its paths anchored in its folder."""
-    anchored = dict(values)
+    anchored = {"outbox": {}, **values}
+    if isinstance(anchored["outbox"], dict):
+        anchored["outbox"] = {"path": str(OutboxConfig().path), **anchored["outbox"]}
     for section, keys in PATH_KEYS.items():
         if isinstance(anchored.get(section), dict):
             anchored[section] = _anchored(anchored[section], keys, folder)
     cameras = anchored.get("cameras")
     if isinstance(cameras, list):
         anchored["cameras"] = [
-            _anchored(camera, ("password_file", *_file_key(camera)), folder) if isinstance(camera, dict) else camera
+            _anchored(camera, ("password_file", "tls_ca_file", *_file_key(camera)), folder)
+            if isinstance(camera, dict)
+            else camera
             for camera in cameras
         ]
     return anchored
@@ -464,7 +523,7 @@ def _file_key(camera: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _anchored(section: Mapping[str, Any], keys: tuple[str, ...], folder: Path) -> dict[str, Any]:
     return {
-        key: str(folder / Path(value).expanduser()) if key in keys and isinstance(value, str) else value
+        key: str(folder / os.path.expanduser(value)) if key in keys and isinstance(value, str) else value
         for key, value in section.items()
     }
 
@@ -496,6 +555,23 @@ def _key(location: tuple[int | str, ...], values: Mapping[str, Any]) -> str:
             here = here.get(part) if isinstance(here, dict) else None
             key += f".{part}" if key else part
     return key or "configuration"
+
+
+def _existing_file(path: Path | None) -> Path | None:
+    try:
+        if path is None or path.is_file():
+            return path
+    except OSError as exc:
+        raise ValueError(f"{path} cannot be looked at: {exc.strerror}") from None
+    raise ValueError(f"{path} is not a file")
+
+
+def _checked_variable(name: str) -> str:
+    """Return a variable's name where it is set; the message shows it only where it looks like one."""
+    if not name or name in os.environ:
+        return name
+    shown = name if VARIABLE.fullmatch(name) else "(not shown: it may be the password itself)"
+    raise ValueError(f"environment variable {shown} is not set")
 
 
 def _polygon_area(points: tuple[Point, ...]) -> float:

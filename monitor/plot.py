@@ -9,13 +9,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from monitor.bundle import Manifest
 from monitor.errors import InputInvalid
-from monitor.replay import Replayed
+from monitor.replay import KEPT_PICTURES, MostAttended, Replayed
 
-THUMBNAILS = 8
 DOTS_PER_INCH = 110
 
 
@@ -30,16 +28,16 @@ def plot_replay(replayed: Replayed, manifest: Manifest, path: Path) -> None:
     Raises:
         InputInvalid: the video gave no window to draw, or the picture cannot be written.
     """
-    if not replayed.scores:
+    if not replayed.scores or replayed.attended is None:
         raise InputInvalid(replayed.path, f"too short to plot: no window of {manifest.window_seconds:g} s in it")
     mpl.use("agg")
     figure = Figure(figsize=(12, 7), layout="constrained")
-    rows = figure.add_gridspec(3, THUMBNAILS, height_ratios=[3, 1.2, 1.6])
-    attention = _attention_by_slot(replayed)
+    rows = figure.add_gridspec(3, KEPT_PICTURES, height_ratios=[3, 1.2, 1.6])
+    attended = replayed.attended
     _draw_scores(figure.add_subplot(rows[0, :]), replayed, manifest)
-    _draw_attention(figure.add_subplot(rows[1, :]), attention, manifest)
-    thumbnails = [figure.add_subplot(rows[2, column]) for column in range(THUMBNAILS)]
-    _draw_thumbnails(thumbnails, replayed, attention, manifest)
+    _draw_attention(figure.add_subplot(rows[1, :]), attended.attention, manifest)
+    thumbnails = [figure.add_subplot(rows[2, column]) for column in range(KEPT_PICTURES)]
+    _draw_thumbnails(thumbnails, attended, manifest)
     try:
         figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None} if path.suffix == ".png" else None)
     except (OSError, ValueError) as exc:
@@ -47,7 +45,7 @@ def plot_replay(replayed: Replayed, manifest: Manifest, path: Path) -> None:
 
 
 def _draw_scores(axes: Axes, replayed: Replayed, manifest: Manifest) -> None:
-    times = [score.window.end_seconds for score in replayed.scores]
+    times = [score.end_seconds for score in replayed.scores]
     for index, label in enumerate(manifest.labels):
         if label == manifest.background:
             continue
@@ -70,17 +68,6 @@ def _events(replayed: Replayed) -> list[tuple[float, float]]:
     return [(begin, begin + time["duration_seconds"]) for begin, time in zip(begins, times, strict=True)]
 
 
-def _attention_by_slot(replayed: Replayed) -> dict[int, float]:
-    """Return the largest attention that any window gave each slot, as a multiple of an even share."""
-    attention: dict[int, float] = {}
-    for score in replayed.scores:
-        weights = score.attention_per_slot * len(score.window.mask)
-        for offset, weight in enumerate(weights):
-            slot = score.window.first_slot + offset
-            attention[slot] = max(attention.get(slot, 0.0), float(weight))
-    return attention
-
-
 def _draw_attention(axes: Axes, attention: dict[int, float], manifest: Manifest) -> None:
     slots = np.array(sorted(attention))
     axes.bar(
@@ -93,12 +80,10 @@ def _draw_attention(axes: Axes, attention: dict[int, float], manifest: Manifest)
     axes.set(ylabel="attention\n(1 = even)", xlim=(0, (slots.max() + 1) / manifest.sample_fps))
 
 
-def _draw_thumbnails(axes: list[Axes], replayed: Replayed, attention: dict[int, float], manifest: Manifest) -> None:
-    chosen = sorted(sorted(attention, key=lambda slot: -attention[slot])[: len(axes)])
+def _draw_thumbnails(axes: list[Axes], attended: MostAttended, manifest: Manifest) -> None:
+    best = sorted(attended.pictures, key=lambda slot: -attended.attention.get(slot, 0.0))[: len(axes)]
     for place in axes:
         place.axis("off")
-    for place, slot in zip(axes, chosen, strict=False):
-        picture: NDArray[np.uint8] | None = replayed.pictures.get(slot)
-        if picture is not None:
-            place.imshow(picture)
-        place.set_title(f"{slot / manifest.sample_fps:.1f} s\n×{attention[slot]:.1f}", fontsize=8)
+    for place, slot in zip(axes, sorted(best), strict=False):
+        place.imshow(attended.pictures[slot])
+        place.set_title(f"{slot / manifest.sample_fps:.1f} s\n×{attended.attention.get(slot, 0.0):.1f}", fontsize=8)

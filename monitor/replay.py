@@ -26,6 +26,46 @@ from monitor.records import Alert, ChangeReason, EventChange, Sample, Score
 from monitor.scoring.engine import OpenedEngine
 from monitor.scoring.pipeline import ScoringPipeline
 
+KEPT_PICTURES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePoint:
+    """What a plot needs of one score."""
+
+    end_seconds: float
+    """End of its window."""
+    first_slot: int
+    probabilities: NDArray[np.float32]
+    """(L,) float32, one per label of the bundle."""
+    attention: NDArray[np.float32]
+    """(T,) float32, hops merged, sums to 1."""
+
+
+class MostAttended:
+    """Keeps the pictures of the most attended slots, and those that a coming window may still attend to.
+
+    Args:
+        window_slots: T.
+    """
+
+    def __init__(self, window_slots: int) -> None:
+        self._window_slots = window_slots
+        self.attention: dict[int, float] = {}
+        """Slot to the largest attention that any window gave it, as a multiple of an even share."""
+        self.pictures: dict[int, NDArray[np.uint8]] = {}
+        """Slot to the newest picture of its sample, (H, W, 3) uint8 RGB."""
+
+    def add(self, samples: Sequence[Sample], points: Sequence[ScorePoint]) -> None:
+        """Take a batch and the scores it led to."""
+        self.pictures.update((sample.slot, sample.pictures[-1].copy()) for sample in samples)
+        for point in points:
+            for slot, weight in enumerate(point.attention * self._window_slots, start=point.first_slot):
+                self.attention[slot] = max(self.attention.get(slot, 0.0), float(weight))
+        recent = samples[-1].slot - self._window_slots
+        best = set(sorted(self.pictures, key=lambda slot: -self.attention.get(slot, 0.0))[:KEPT_PICTURES])
+        self.pictures = {slot: kept for slot, kept in self.pictures.items() if slot > recent or slot in best}
+
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
@@ -35,10 +75,10 @@ class Replayed:
     duration_seconds: float
     """Time of the last sample."""
     samples: int
-    scores: tuple[Score, ...]
+    scores: tuple[ScorePoint, ...]
     alerts: tuple[Alert, ...]
-    pictures: dict[int, NDArray[np.uint8]]
-    """Slot to the newest picture of its sample, (H, W, 3) uint8 RGB; empty unless asked for."""
+    attended: MostAttended | None
+    """None unless asked for."""
 
     def messages(self) -> list[dict[str, Any]]:
         """Return the alerts' JSON messages."""
@@ -65,7 +105,7 @@ def replay_video(
         rules: when scores become events.
         scoring: batch size, and least coverage of a window.
         context: what an alert says besides the event, for a camera named after the video.
-        keep_pictures: keep each sample's newest picture, for a plot.
+        keep_pictures: keep the most attended pictures, for a plot.
         on_progress: told the video time reached, in seconds.
 
     Raises:
@@ -75,16 +115,18 @@ def replay_video(
     camera = CameraConfig(id=_camera_id(path), url=str(path))
     pipeline = ScoringPipeline(opened.engine, manifest, scoring)
     tracker = Tracker(camera.id, labels=manifest.labels, thresholds=thresholds_of(camera, rules, manifest), rules=rules)
-    scores: list[Score] = []
+    scores: list[ScorePoint] = []
     changes: list[EventChange] = []
-    pictures: dict[int, NDArray[np.uint8]] = {}
+    attended = MostAttended(manifest.window_slots) if keep_pictures else None
     count, last_seconds = 0, 0.0
     for batch in _batches(_samples(path, camera.id, bundle), scoring.batch_samples):
-        for score in pipeline.score(batch):
-            scores.append(score)
+        new = pipeline.score(batch)
+        points = [_point(score) for score in new]
+        scores += points
+        for score in new:
             changes += tracker.observe(score)
-        if keep_pictures:
-            pictures.update((sample.slot, sample.pictures[-1].copy()) for sample in batch)
+        if attended is not None:
+            attended.add(batch, points)
         count += len(batch)
         last_seconds = batch[-1].time_seconds
         on_progress(last_seconds)
@@ -94,7 +136,12 @@ def replay_video(
         compose(change, told, decided_seconds=change.changed_seconds, published_seconds=change.changed_seconds)
         for change in changes
     )
-    return Replayed(path, last_seconds, count, tuple(scores), alerts, pictures)
+    return Replayed(path, last_seconds, count, tuple(scores), alerts, attended)
+
+
+def _point(score: Score) -> ScorePoint:
+    window = score.window
+    return ScorePoint(window.end_seconds, window.first_slot, score.probabilities, score.attention_per_slot)
 
 
 def _samples(path: Path, camera: str, bundle: Bundle) -> Iterator[Sample]:

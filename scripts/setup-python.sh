@@ -13,13 +13,13 @@ fi
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-if [ ! -x "$venv/bin/python" ]; then
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then  # missing, or left half made
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         echo "Installing python3-venv (Debian keeps it apart)."
         as_root apt-get update -qq
         as_root apt-get install -y -qq python3-venv >/dev/null
     fi
-    "$python" -m venv "$venv"
+    "$python" -m venv --clear "$venv"
 fi
 "$venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --group dev

@@ -53,8 +53,19 @@ def test_the_committed_schema_is_the_one_the_code_makes():
 def test_the_shipped_configuration_shows_the_defaults(tmp_path):
     shipped = load_config(ROOT / "config.toml")
     plain = load_config(write(tmp_path, ONE_CAMERA))
-    for section in ("capture", "scoring", "events", "http", "logs"):
-        assert getattr(shipped, section) == getattr(plain, section)
+    for section in type(plain).model_fields:
+        if section not in ("cameras", "kafka", "outbox", "evidence"):
+            assert getattr(shipped, section) == getattr(plain, section)
+    for config, folder in ((shipped, ROOT), (plain, tmp_path)):
+        assert config.outbox.path == folder / "var/outbox.sqlite"
+
+
+def test_paths_do_not_depend_on_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    path = write(tmp_path, ONE_CAMERA)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_config(path).outbox.path == tmp_path / "var/outbox.sqlite"
+    assert load_config(Path("../config.toml")).outbox.path == tmp_path / "var/outbox.sqlite"
 
 
 def test_every_problem_is_told_at_once_with_its_key(tmp_path):
@@ -165,12 +176,40 @@ class TestSecrets:
         copy = pickle.loads(pickle.dumps(config.cameras[0]))
         assert copy.login_url == config.cameras[0].login_url
 
-    def test_an_error_does_not_hold_the_secret(self, tmp_path):
-        text = '[[cameras]]\nid = "yard"\nurl = "gopher://anna:p%40ss@camera.example/"\nzone = 3\n'
-        path = write(tmp_path, text)
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            'url = "gopher://anna:hunter2@camera.example/"\nzone = 3',
+            'url = "rtsp://anna:hunter2\u2100@camera.example/"',
+            'url = "rtsp://anna:hun/ter2@camera.example/"',
+            'url = "rtsp://anna:hun#ter2@camera.example/"',
+            'url = "rtsp://anna:hun?ter2@camera.example/"',
+            'url = "rtsp://anna:hunter2@camera.example:99999/"',
+            'url = "rtsp://camera.example/"\nusername = "anna"\npassword_env = "hunter2"',
+        ],
+    )
+    def test_an_error_does_not_hold_the_secret(self, tmp_path, lines):
+        path = write(tmp_path, f'[[cameras]]\nid = "yard"\n{lines}\n')
         with pytest.raises(ConfigInvalid) as caught:
             load_config(path)
-        assert "p%40ss" not in str(caught.value)
+        for piece in ("hunter2", "hun/ter2", "ter2@", "hun#", "hun?"):
+            assert piece not in str(caught.value)
+
+    def test_a_password_in_the_path_is_a_secret(self, tmp_path):
+        url = "rtsp://camera.example/user=admin&password=hunter2&channel=1.sdp"
+        camera = load_config(write(tmp_path, f'[[cameras]]\nid = "yard"\nurl = "{url}"\n')).cameras[0]
+        assert camera.display_url == "rtsp://camera.example/user=admin&password=…&channel=1.sdp"
+        assert camera.secrets() == ("hunter2",)
+        assert camera.login_url.get_secret_value() == url
+
+    def test_a_password_without_a_user_is_an_error(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("YARD_PASSWORD", "hunter2")
+        found = problems(write(tmp_path, ONE_CAMERA + 'password_env = "YARD_PASSWORD"\n'))
+        assert found == {"cameras[0] (yard)": "a password needs a username"}
+
+    def test_servers_with_credentials_are_refused_unshown(self, tmp_path):
+        found = problems(write(tmp_path, '[kafka]\nbootstrap_servers = "u:hunter2@kafka:9092"\n' + ONE_CAMERA))
+        assert "hunter2" not in found["kafka.bootstrap_servers"]
 
 
 def test_tokens_in_the_query_are_secrets(tmp_path):
@@ -179,6 +218,11 @@ def test_tokens_in_the_query_are_secrets(tmp_path):
     assert camera.secrets() == ("abc123",)
     assert "abc123" not in camera.display_url
     assert camera.login_url.get_secret_value().endswith("token=abc123&channel=1")
+
+
+def test_a_variable_that_is_no_json_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONITOR_CAMERAS", "[{")
+    assert "cameras" in problems(write(tmp_path, ONE_CAMERA))["environment"]
 
 
 def test_labels_must_be_the_models(tmp_path):

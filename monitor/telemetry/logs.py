@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -32,9 +33,32 @@ def configure_logs(*, level: str, style: str, redactor: Redactor) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _StandardError(),
         cache_logger_on_first_use=False,
     )
+    root = logging.getLogger()
+    root.handlers = [_Forwarded(logging.WARNING)]
+
+
+class _StandardError:
+    """Writes a line to standard error; where nobody reads it any more, or the disk is full, the line is lost.
+
+    The program must outlive its log.
+    """
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError, ValueError):
+            print(message, file=sys.stderr, flush=True)
+
+    debug = info = warning = error = critical = exception = msg
+
+
+class _Forwarded(logging.Handler):
+    """Sends what libraries log by the standard library the same way: one format, redacted."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger(record.name)
+        log.warning("library_warning", library=record.name, message=record.getMessage(), exc_info=record.exc_info)
 
 
 def _redacting(redactor: Redactor) -> structlog.typing.Processor:

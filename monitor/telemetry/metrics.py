@@ -104,10 +104,25 @@ class Metrics:
         self.dead_letters = Gauge(
             "monitor_outbox_dead_letters", "Alerts that Kafka refused for themselves.", registry=registry
         )
-        self.kafka_up = Gauge("monitor_kafka_up", "1 while Kafka takes alerts, else 0.", registry=registry)
+        self.kafka_up = Gauge(
+            "monitor_kafka_up", "1 while Kafka takes the topic's messages, else 0.", ["topic"], registry=registry
+        )
         self.published = Counter(
             "monitor_alerts_published", "Attempts to publish, by result.", ["result"], registry=registry
         )
+        self.ring_bytes = Gauge(
+            "monitor_packet_ring_bytes", "Packets kept in memory for evidence.", by_camera, registry=registry
+        )
+        self.evidence = Counter(
+            "monitor_evidence",
+            "Clips, snapshots and strips of events, by result.",
+            ["kind", "result"],
+            registry=registry,
+        )
+        self.evidence_cpu = Counter(
+            "monitor_evidence_cpu_seconds", "Processor time spent on evidence.", ["kind"], registry=registry
+        )
+        self.media_bytes = Gauge("monitor_media_bytes", "Bytes in the media folder.", registry=registry)
         self.worker_restarts = Counter(
             "monitor_capture_worker_restarts", "Capture processes replaced.", registry=registry
         )

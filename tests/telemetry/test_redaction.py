@@ -26,6 +26,10 @@ def test_userinfo_of_any_address_is_taken_out():
     assert Redactor(()).clean(text) == "cannot open rtsp://[redacted]@camera:8554/x and http://[redacted]@host/"
 
 
+def test_an_at_in_the_password_leaves_nothing_behind():
+    assert Redactor(()).clean("rtsp://an@na:hun@ter2@cam/x") == "rtsp://[redacted]@cam/x"
+
+
 def test_an_empty_secret_redacts_nothing():
     assert Redactor([""]).clean("as it was") == "as it was"
 
