@@ -6,27 +6,34 @@ Exit codes: 0 all is well; 1 something failed while running, or a check found a 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from monitor import __version__
-from monitor.bundle import Bundle, find_bundle, load_bundle
-from monitor.check import ProbedCamera, check_model, probe_cameras, probe_delivery
-from monitor.config import Config, EventsConfig, ScoringConfig, load_config
+from monitor.bundle import Bundle, Manifest, find_bundle, load_bundle
+from monitor.check import ProbedCamera, check_model, probe_cameras, probe_delivery, rate_problem
+from monitor.config import Config, EventsConfig, KafkaConfig, ScoringConfig, load_config
+from monitor.delivery.consumer import Consumer
 from monitor.delivery.outbox import Outbox, StoredAlert
 from monitor.errors import InputInvalid, MonitorError
-from monitor.events.alerts import alert_schema_text, health_schema
+from monitor.events.alerts import alert_schema_text, health_schema_text
+from monitor.events.asyncapi import asyncapi_text
 from monitor.replay import Replayed, replay_video
 from monitor.scoring.engine import OpenedEngine, open_engine
 from monitor.service import alert_context, engine_threads, open_service
@@ -50,6 +57,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs in
 
 ALERT_COLUMNS = ("began", "camera", "label", "phase", "peak", "seconds", "alert")
 HEALTH_COLUMNS = ("since", "camera", "state", "remark")
+
+PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 out = Console()
 err = Console(stderr=True)
@@ -87,7 +96,7 @@ def check(
         highlight=False,
     )
     opened.engine.close()
-    if probe and not _probe(loaded):
+    if probe and not _probe(loaded, manifest):
         raise typer.Exit(1)
 
 
@@ -95,14 +104,16 @@ def check(
 def replay(
     videos: Annotated[list[Path], typer.Argument(help="Video files.", show_default=False)],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Folder of a bundle, or a shipped bundle's name.")
-    ] = "fight",
+        str | None,
+        typer.Option("--model", "-m", help="Folder of a bundle, or a shipped bundle's name; left out: fight."),
+    ] = None,
     as_json: AsJson = False,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Write a picture of score and attention over time.", dir_okay=False)
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Take model and event rules from this configuration.")
+        Path | None,
+        typer.Option("--config", "-c", help="Take the event rules from this one; the model too, without --model."),
     ] = None,
 ) -> None:
     """Run the very same pipeline over files, faster than real time. The same input gives the same bytes.
@@ -110,8 +121,8 @@ def replay(
     Examples: `monitor replay clip.mp4 --model fight --plot clip.png`, `monitor replay *.mp4 --json > alerts.jsonl`
     """
     _speak(None)
-    if plot is not None and len(videos) != 1:
-        raise InputInvalid("--plot", "draws one video; give one")
+    if plot is not None:
+        _check_plot(plot, videos)
     settings = load_config(config) if config else None
     bundle, opened = _model(settings, model)
     rules = settings.events if settings else EventsConfig()
@@ -161,6 +172,50 @@ def alerts(
             if new:
                 _print_alerts(new, as_json=as_json, health=health, header=False)
                 last = new[-1].position
+
+
+@app.command()
+def consume(
+    config: ConfigPath = Path("config.toml"),
+    servers: Annotated[
+        str, typer.Option("--bootstrap-servers", "-b", help="host:port,…; then no configuration is read.")
+    ] = "",
+    topic: Annotated[str, typer.Option("--topic", "-t", help="Read this topic instead of the configured one.")] = "",
+    health: Annotated[bool, typer.Option("--health", help="The messages on cameras' health instead.")] = False,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="Begin with the oldest; a group goes on where it was.")
+    ] = False,
+    group: Annotated[
+        str, typer.Option("--group", "-g", help="Consumer group that keeps its place in Kafka; without, none is kept.")
+    ] = "",
+    maximum: Annotated[int | None, typer.Option("--max", "-n", min=1, help="End after so many messages.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read alerts from Kafka: check each against its schema, drop what repeats, print the others as they come.
+
+    Ends on SIGINT or SIGTERM, or after --max messages. A Kafka that cannot be reached at the beginning, or that refuses
+    us, is an error (exit code 1); one that goes away later is waited for. Records that are no message of the schema are
+    told on standard error and passed over; then the exit code is 1 at the end.
+
+    Examples: `monitor consume --from-beginning`, `monitor consume -b kafka:9092 --json --group archive | jq .event`
+    """
+    settings = _kafka_to_read(config, servers=servers, topic=topic, health=health)
+    consumer = Consumer(
+        settings,
+        health=health,
+        group=group,
+        from_beginning=from_beginning,
+        on_remark=lambda remark: err.print(escape(remark), highlight=False, soft_wrap=True),
+    )
+    header = True
+    with _asked_to_stop() as stop:
+        for messages in consumer.batches(stop, maximum=maximum):
+            _print_messages(messages, as_json=as_json, health=health, header=header)
+            header = False
+    counts = consumer.counts
+    err.print(f"{counts.told} messages, {counts.repeated} repeated, {counts.invalid} invalid", highlight=False)
+    if counts.invalid:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -239,7 +294,13 @@ def schema_alert() -> None:
 @schema_app.command("camera")
 def schema_camera() -> None:
     """Print the JSON Schema of the messages on a camera's health."""
-    print(json.dumps(health_schema(), indent=2))
+    print(health_schema_text(), end="")
+
+
+@schema_app.command("asyncapi")
+def schema_asyncapi() -> None:
+    """Print the AsyncAPI 3.0 document of both topics, with the messages' schemas in it."""
+    print(asyncapi_text(), end="")
 
 
 def config_schema() -> dict[str, Any]:
@@ -255,11 +316,9 @@ def main() -> None:
     except MonitorError as exc:
         err.print(f"[red]error:[/] {escape(Redactor(()).clean(str(exc)))}", highlight=False, soft_wrap=True)
         sys.exit(exc.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    except OSError as exc:  # a disk that is full, a folder that is not ours: named by the system
+        err.print(f"[red]error:[/] {escape(str(exc))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
 
 
 def _speak(config: Config | None) -> None:
@@ -268,6 +327,49 @@ def _speak(config: Config | None) -> None:
         configure_logs(level="warning", style="text", redactor=Redactor(()))
     else:
         configure_logs(level=config.logs.level, style=config.logs.format, redactor=Redactor(config.secrets()))
+
+
+def _kafka_to_read(config: Path, *, servers: str, topic: str, health: bool) -> KafkaConfig:
+    """Return where to read: as the options say, or else as the configuration does.
+
+    Raises:
+        InputInvalid: an option cannot be used, or neither names a Kafka.
+        ConfigInvalid: the configuration cannot be used.
+    """
+    named = {"health_topic" if health else "topic": topic} if topic else {}
+    if servers:
+        _speak(None)
+        settings = {"bootstrap_servers": servers}
+    else:
+        loaded = load_config(config)
+        _speak(loaded)
+        if loaded.kafka is None:
+            raise InputInvalid(config, "has no section [kafka]; add it, or give --bootstrap-servers")
+        settings = loaded.kafka.model_dump()
+    try:
+        return KafkaConfig.model_validate(settings | named)
+    except ValidationError as exc:
+        [problem, *_] = exc.errors(include_url=False)
+        option = "--topic" if "topic" in str(problem["loc"]) else "--bootstrap-servers"
+        raise InputInvalid(option, problem["msg"].removeprefix("Value error, ")) from None
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """Set an event on the first SIGINT or SIGTERM; the second ends the process as if nobody had listened."""
+    stop = threading.Event()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _training_room() -> Any:
@@ -286,19 +388,32 @@ def _training_room() -> Any:
     return import_module("models")
 
 
-def _model(settings: Config | None, name: str) -> tuple[Bundle, OpenedEngine]:
+def _model(settings: Config | None, name: str | None) -> tuple[Bundle, OpenedEngine]:
     folder = settings.folder if settings else Path.cwd()
-    bundle = load_bundle(find_bundle(settings.model.bundle if settings else name, folder))
-    preference = settings.model.engine if settings else "auto"
-    return bundle, open_engine(bundle, preference=preference, threads=engine_threads(0))
+    bundle = load_bundle(find_bundle(name or (settings.model.bundle if settings else "fight"), folder))
+    preference, threads = (settings.model.engine, settings.model.threads) if settings else ("auto", 0)
+    return bundle, open_engine(bundle, preference=preference, threads=engine_threads(threads))
 
 
-def _probe(config: Config) -> bool:
+def _check_plot(plot: Path, videos: list[Path]) -> None:
+    """Refuse a plot that could only fail after the whole run."""
+    if len(videos) != 1:
+        raise InputInvalid("--plot", "draws one video; give one")
+    if plot.suffix.lower() not in PLOT_ENDINGS:
+        raise InputInvalid(plot, f"the ending must be one of {', '.join(PLOT_ENDINGS)}")
+    if not os.access(plot.resolve().parent, os.W_OK):
+        raise InputInvalid(plot, "its folder is missing or cannot be written")
+
+
+def _probe(config: Config, manifest: Manifest) -> bool:
     with err.status("Asking the cameras …"):
         cameras = probe_cameras(config)
     table = Table("camera", "address", "codec", "size", "fps told/seen", "GOP", "clock", "remarks")
     for probed in cameras:
-        table.add_row(*map(escape, _probe_row(probed)), style=None if probed.ok else "red")
+        table.add_row(
+            *map(escape, _probe_row(probed, manifest, config.scoring.minimum_coverage)),
+            style=None if probed.ok else "red",
+        )
     out.print(table)
     kafka = probe_delivery(config)
     if kafka is not None:
@@ -307,7 +422,7 @@ def _probe(config: Config) -> bool:
     return all(probed.ok for probed in cameras) and (kafka is None or kafka.ok)
 
 
-def _probe_row(probed: ProbedCamera) -> tuple[str, ...]:
+def _probe_row(probed: ProbedCamera, manifest: Manifest, minimum_coverage: float) -> tuple[str, ...]:
     camera, report = probed.camera, probed.report
     if report is None:
         failure = probed.failure
@@ -322,7 +437,7 @@ def _probe_row(probed: ProbedCamera) -> tuple[str, ...]:
         f"{_figure(report.declared_fps)}/{_figure(report.measured_fps)}",
         f"{report.gop_frames} / {_figure(report.gop_seconds)} s" if report.gop_frames else "–",
         f"{report.clock.value}{skew}",
-        "; ".join(report.problems) or "good",
+        "; ".join(filter(None, [*report.problems, rate_problem(report, manifest, minimum_coverage)])) or "good",
     )
 
 
@@ -361,15 +476,19 @@ def _event_row(message: dict[str, Any]) -> tuple[str, ...]:
     times, event = message["time"], message["event"]
     return (
         event["label"],
-        times["started_at"][14:23],
-        (times["ended_at"] or "")[14:23],
+        times["started_at"][11:23],  # a replay counts from midnight
+        (times["ended_at"] or "")[11:23],
         f"{event['peak_score']:.2f}",
-        times["peak_at"][14:23],
+        times["peak_at"][11:23],
     )
 
 
 def _print_alerts(stored: list[StoredAlert], *, as_json: bool, health: bool, header: bool = True) -> None:
     messages = [json.loads(alert.value) for alert in stored]
+    _print_messages(messages, as_json=as_json, health=health, header=header)
+
+
+def _print_messages(messages: list[dict[str, Any]], *, as_json: bool, health: bool, header: bool) -> None:
     if as_json:
         for message in messages:
             print(json.dumps(message, sort_keys=True), flush=True)

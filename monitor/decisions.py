@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from monitor.bundle import Manifest
-from monitor.config import CameraConfig, EventsConfig
+from monitor.config import CameraConfig, EventsConfig, EvidenceConfig
 from monitor.deadline import Deadline
 from monitor.delivery.outbox import Outbox
 from monitor.errors import OutboxFull, OutboxUnavailable, StopTimedOut
-from monitor.events.alerts import AlertContext, compose, compose_health
+from monitor.events.alerts import AlertContext, alert_id, compose, compose_health
+from monitor.events.evidence import NO_LINKS, links_of, requests_for
 from monitor.events.health import HealthTracker
 from monitor.events.tracker import Tracker
 from monitor.records import (
@@ -27,6 +28,7 @@ from monitor.records import (
     CaptureCounts,
     ChangeReason,
     EventChange,
+    EvidenceRequest,
     HealthChange,
     Phase,
     Score,
@@ -75,6 +77,17 @@ def thresholds_of(camera: CameraConfig, events: EventsConfig, manifest: Manifest
     }
 
 
+@dataclass(frozen=True, slots=True)
+class EvidenceDesk:
+    """Where clips and pictures of events are asked for."""
+
+    settings: EvidenceConfig
+    longest_seconds: float
+    """How long an event may last."""
+    keep: Callable[[EvidenceRequest], None]
+    """Takes the requests."""
+
+
 @dataclass(slots=True)
 class _Watched:
     """What is kept for one camera."""
@@ -83,6 +96,8 @@ class _Watched:
     health: HealthTracker
     context: AlertContext
     lost_since: float | None = None
+    scored_seconds: float = 0.0
+    """When its last score came, on the monotonic clock."""
     suppressed: dict[str, int] = field(default_factory=dict)
 
 
@@ -95,6 +110,8 @@ class Decider:
         on_commitment: told after each attempt to commit.
         on_failure: told of the first unexpected error; the thread has ended then.
         lost_after_seconds: how long a camera may be away before its open events end with `camera_lost`.
+        blind_after_seconds: how long a camera may go without a score before they do: what is not seen has no end.
+        evidence: where clips and pictures of the events are asked for; None: nowhere, and no message has links.
     """
 
     def __init__(
@@ -105,12 +122,16 @@ class Decider:
         on_commitment: Callable[[Commitment], None],
         on_failure: Callable[[BaseException], None],
         lost_after_seconds: float,
+        blind_after_seconds: float,
+        evidence: EvidenceDesk | None = None,
     ) -> None:
         self._outbox = outbox
         self._on_decision = on_decision
         self._on_commitment = on_commitment
         self._on_failure = on_failure
         self._lost_after_seconds = lost_after_seconds
+        self._blind_after_seconds = blind_after_seconds
+        self._evidence = evidence
         self._inbox: queue.Queue[Score | CameraStatus | CaptureCounts] = queue.Queue(INBOX_RECORDS)
         self._watched: dict[str, _Watched] = {}
         self._unsaid: list[Alert] = []
@@ -137,7 +158,7 @@ class Decider:
 
     def say(self, alerts: Sequence[Alert]) -> None:
         """Commit alerts that need no decision (those recovered at start); before `start`."""
-        self._commit(alerts)
+        self._say(alerts)
 
     def stop(self, deadline: Deadline) -> None:
         """Decide on what waits, end the open events with reason `shutdown`, commit, and end the thread.
@@ -156,6 +177,11 @@ class Decider:
     def alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
+
+    @property
+    def unsaid(self) -> int:
+        """How many alerts wait for the outbox to work again; lost when the process ends now."""
+        return len(self._unsaid)
 
     def active_events(self) -> dict[str, int]:
         """Return how many events go on, by camera."""
@@ -193,23 +219,23 @@ class Decider:
         for watched in self._watched.values():
             self._tell_health(watched, watched.health.note_time(now))
             lost = watched.lost_since is not None and now - watched.lost_since >= self._lost_after_seconds
-            if lost and watched.tracker.active:
+            blind = time.monotonic() - watched.scored_seconds >= self._blind_after_seconds
+            if watched.tracker.active and (lost or blind):
                 self._end(watched, ChangeReason.CAMERA_LOST)
         if self._unsaid:
-            self._commit(())
+            self._commit()
 
     def _tell_health(self, watched: _Watched, changes: Sequence[HealthChange]) -> None:
-        self._commit([compose_health(change, watched.context, published_seconds=time.time()) for change in changes])
+        self._say([compose_health(change, watched.context, published_seconds=time.time()) for change in changes])
 
     def _decide(self, score: Score) -> None:
         watched = self._watched[score.window.camera]
+        watched.scored_seconds = time.monotonic()
         began = time.perf_counter()
         changes = watched.tracker.observe(score)
         seconds = time.perf_counter() - began
         decided = time.time()
-        self._commit(
-            [compose(change, watched.context, decided_seconds=decided, published_seconds=decided) for change in changes]
-        )
+        self._tell(watched, changes, decided)
         self._on_decision(
             Decision(
                 camera=score.window.camera,
@@ -239,20 +265,40 @@ class Decider:
         for watched in self._watched.values():
             self._end(watched, reason)
         if self._unsaid:
-            self._commit(())
+            self._commit()
 
     def _end(self, watched: _Watched, reason: ChangeReason) -> None:
         now = time.time()
         changes = watched.tracker.end(reason, at_seconds=now)
-        self._commit(
-            [compose(change, watched.context, decided_seconds=now, published_seconds=now) for change in changes]
-        )
+        self._tell(watched, changes, now)
 
-    def _commit(self, alerts: Sequence[Alert]) -> None:
-        """Write the waiting alerts and these, in order; keep them waiting when the outbox cannot be written."""
-        self._unsaid.extend(alerts)
-        if not self._unsaid:
+    def _tell(self, watched: _Watched, changes: Sequence[EventChange], now: float) -> None:
+        """Say what is told of changes, then have their evidence made: no alert waits for a picture."""
+        alerts = [self._composed(change, watched.context, now) for change in changes]
+        self._say(alerts)
+        desk = self._evidence
+        if desk is None:
             return
+        for change, alert in zip(changes, alerts, strict=True):
+            for request in requests_for(change, alert.alert_id, desk.settings, longest_seconds=desk.longest_seconds):
+                desk.keep(request)
+
+    def _composed(self, change: EventChange, context: AlertContext, now: float) -> Alert:
+        links = NO_LINKS
+        if self._evidence is not None:
+            told_id = alert_id(change.camera, change.label, change.started_seconds)
+            links = links_of(told_id, self._evidence.settings.base_url)
+        return compose(change, context, decided_seconds=now, published_seconds=now, links=links)
+
+    def _say(self, alerts: Sequence[Alert]) -> None:
+        """Commit alerts; behind those that wait for a broken outbox, which is tried again by the tick alone."""
+        waiting = bool(self._unsaid)
+        self._unsaid.extend(alerts)
+        if alerts and not waiting:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Write the waiting alerts, in order; keep them waiting when the outbox cannot be written."""
         began = time.perf_counter()
         taken, error = len(self._unsaid), ""
         refused: tuple[Alert, ...] = ()

@@ -6,6 +6,7 @@ MonitorError
 ├── EngineUnavailable    an engine cannot run this bundle on this machine           exit 2
 ├── InputInvalid         a file or argument given on the command line is unusable   exit 2
 ├── SourceFailed         one camera's stream failed; `reason` says how              retried for ever
+├── EvidenceFailed       a clip or picture cannot be made; the alert goes out without    counted
 ├── OutboxUnavailable    the outbox cannot be opened, read or written               exit 2 at start-up
 ├── OutboxFull           an alert found no room                                     counted
 ├── DeliveryFailed       Kafka did not take the alerts; they rest in the outbox     retried for ever
@@ -142,6 +143,12 @@ class DeliveryFailed(MonitorError):
     def __init__(self, reason: str, *, refused: bool = False) -> None:
         self.refused = refused
         super().__init__(reason)
+
+
+class EvidenceFailed(MonitorError):
+    """A clip or a picture of an event cannot be made; the alert goes out without it."""
+
+    exit_code = 1
 
 
 class StageFailed(MonitorError):

@@ -107,6 +107,8 @@ class CaptureCounts:
     last_frame_seconds: float | None = None
     skew_seconds: float | None = None
     """The camera's clock less the host's; None when the camera tells no clock."""
+    ring_bytes: int | None = None
+    """What the packets kept for evidence take; None when none are kept."""
     contrast: float | None = None
     """Standard deviation of the newest sample's picture, in grey levels 0 to 255; None without a sample."""
     change: float | None = None
@@ -261,3 +263,82 @@ class Alert:
     """CloudEvents binary-mode headers."""
     value: bytes
     """The JSON message, UTF-8."""
+
+
+class EvidenceKind(StrEnum):
+    """What a person looks at."""
+
+    SNAPSHOT = "snapshot"
+    STRIP = "strip"
+    CLIP = "clip"
+
+
+class EvidenceResult(StrEnum):
+    """What became of a piece of evidence."""
+
+    KEPT = "kept"
+    FAILED = "failed"
+    """It could not be made."""
+    LOST = "lost"
+    """The capture process that should have made it was not there, or died over it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BeginClip:
+    """Keep the packets of a camera from a time on, as a file."""
+
+    camera: str
+    alert_id: str
+    file_name: str
+    from_seconds: float
+    """The clip begins with the keyframe at or before it."""
+    event_seconds: float
+    """Where the stream has a break, the clip is of the side on which this time lies."""
+    latest_seconds: float
+    """The clip ends here even if nobody says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndClip:
+    """Complete a clip once the packets up to a time have come."""
+
+    camera: str
+    alert_id: str
+    until_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TakePictures:
+    """Keep the most attended frame of a window, and the window as a strip."""
+
+    camera: str
+    alert_id: str
+    snapshot_name: str
+    strip_name: str
+    frame_seconds: tuple[float | None, ...]
+    """T times of the window's frames; None where the slot is a gap."""
+    attention: tuple[float, ...]
+    """T weights in the decision."""
+    most_attended: int
+    """Slot of the frame with the highest weight."""
+
+
+EvidenceRequest = BeginClip | EndClip | TakePictures
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceReport:
+    """What became of one piece of evidence."""
+
+    camera: str
+    alert_id: str
+    kind: EvidenceKind
+    result: EvidenceResult
+    detail: str = ""
+    """One line for a person: why it failed, or why a clip ended before its time."""
+    bytes: int = 0
+    """Of the file."""
+    cpu_seconds: float = 0.0
+    """Processor time that it took."""
+    seconds: float = 0.0
+    """Length of a clip."""

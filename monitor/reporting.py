@@ -14,13 +14,25 @@ from monitor.capture.worker import WorkerReport
 from monitor.config import CameraConfig
 from monitor.decisions import Commitment, Decision
 from monitor.delivery.kafka import DeliveryReport, DeliveryState
+from monitor.delivery.media import MediaStats
 from monitor.delivery.outbox import OutboxStats
-from monitor.records import CameraState, CameraStatus, CaptureCounts, DropReason, FailureReason
+from monitor.records import (
+    CameraState,
+    CameraStatus,
+    CaptureCounts,
+    DropReason,
+    EvidenceKind,
+    EvidenceReport,
+    EvidenceResult,
+    FailureReason,
+)
 from monitor.scoring.batcher import BatchReport
 from monitor.scoring.engine import OpenedEngine
 from monitor.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
+
+SEVERITY = (DeliveryState.CONNECTED, DeliveryState.UNREACHABLE, DeliveryState.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +42,6 @@ class CameraView:
     id: str
     name: str
     site: str
-    address: str
-    """Without credentials."""
     state: CameraState = CameraState.CONNECTING
     reason: FailureReason | None = None
     detail: str = ""
@@ -50,8 +60,16 @@ class PipelineView:
     outbox: OutboxStats | None = None
     outbox_error: str = ""
     delivery: DeliveryState | None = None
-    """None without Kafka."""
+    """The worst of the topics'; None without Kafka."""
     delivery_detail: str = ""
+
+
+def _after(view: CameraView, status: CameraStatus) -> CameraView:
+    """Return a camera as it stands after a change; a new attempt of a lost camera leaves it as lost as it was."""
+    if status.state is CameraState.CONNECTING and view.reason is not None:
+        return view
+    since = view.since_seconds if status.state is view.state else status.time_seconds
+    return replace(view, state=status.state, reason=status.reason, detail=status.detail, since_seconds=since)
 
 
 class Reporter:
@@ -66,8 +84,14 @@ class Reporter:
         self._lock = threading.Lock()
         self._cameras: dict[str, CameraView] = {}
         self._pipeline = PipelineView()
+        self._deliveries: dict[str, tuple[DeliveryState, str]] = {}
         self._was_online: set[str] = set()
+        self._unscored: set[str] = set()
+        """Cameras whose last window was not scored for want of coverage."""
         metrics.build_info.labels(version=__version__, python=platform.python_version()).set(1)
+        for kind in EvidenceKind:
+            for result in EvidenceResult:
+                metrics.evidence.labels(kind.value, result.value)
 
     # --- what is shown -------------------------------------------------------------------------------------------
 
@@ -85,7 +109,7 @@ class Reporter:
 
     def camera_added(self, camera: CameraConfig) -> None:
         """Begin to report on a camera; its series exist from here on."""
-        view = CameraView(id=camera.id, name=camera.name or camera.id, site=camera.site, address=camera.display_url)
+        view = CameraView(id=camera.id, name=camera.name or camera.id, site=camera.site)
         with self._lock:
             self._cameras[camera.id] = view
         for metric in (self.metrics.camera_up, self.metrics.active_events):
@@ -132,28 +156,26 @@ class Reporter:
             self._was_online.add(status.camera)
         if status.reason is not None:
             metrics.camera_failures.labels(status.camera, status.reason.value).inc()
-        self._log_status(status)
         with self._lock:
-            view = self._cameras.get(status.camera)
-            if view is not None:
-                self._cameras[status.camera] = replace(
-                    view,
-                    state=status.state,
-                    reason=status.reason,
-                    detail=status.detail,
-                    since_seconds=status.time_seconds,
-                )
+            before = self._cameras.get(status.camera)
+            if before is None:
+                return
+            self._cameras[status.camera] = _after(before, status)
+        self._log_status(status, before)
 
     @staticmethod
-    def _log_status(status: CameraStatus) -> None:
+    def _log_status(status: CameraStatus, before: CameraView) -> None:
+        """Log a change of state, or of its reason; what is tried again meanwhile is for debugging."""
+        same = (status.state, status.reason) == (before.state, before.reason)
         bound = log.bind(camera=status.camera)
         match status.state:
             case CameraState.ONLINE:
-                bound.info("camera_connected", detail=status.detail)
+                bound.info("camera_connected")
             case CameraState.CONNECTING:
-                bound.debug("camera_connecting", attempt=status.attempt)
+                bound.debug("camera_connecting")
             case CameraState.OFFLINE | CameraState.REFUSED:
-                bound.warning(
+                say = bound.debug if same else bound.warning
+                say(
                     "camera_lost" if status.state is CameraState.OFFLINE else "camera_refused",
                     reason=status.reason.value if status.reason else None,
                     detail=status.detail,
@@ -175,6 +197,8 @@ class Reporter:
             metrics.camera_last_frame.labels(camera).set(counts.last_frame_seconds)
         if counts.skew_seconds is not None:
             metrics.camera_skew.labels(camera).set(counts.skew_seconds)
+        if counts.ring_bytes is not None:
+            metrics.ring_bytes.labels(camera).set(counts.ring_bytes)
         with self._lock:
             view = self._cameras.get(camera)
             if view is not None:
@@ -191,6 +215,27 @@ class Reporter:
             self.metrics.worker_restarts.inc()
             log.error("capture_worker_lost", worker=report.worker, reason=report.reason)
 
+    def evidence(self, report: EvidenceReport) -> None:
+        """Note what became of a clip or a picture."""
+        kind = report.kind.value
+        self.metrics.evidence.labels(kind, report.result.value).inc()
+        self.metrics.evidence_cpu.labels(kind).inc(report.cpu_seconds)
+        told = {"camera": report.camera, "alert": report.alert_id, "kind": kind}
+        if report.result is EvidenceResult.KEPT:
+            size, cpu_seconds = report.bytes, round(report.cpu_seconds, 4)
+            seconds = round(report.seconds, 2) if report.kind is EvidenceKind.CLIP else None
+            log.info(
+                "evidence_kept", **told, bytes=size, seconds=seconds, cpu_seconds=cpu_seconds, detail=report.detail
+            )
+        else:
+            log.warning(f"evidence_{report.result.value}", **told, detail=report.detail)
+
+    def media(self, stats: MediaStats) -> None:
+        """Note how much the media folder holds."""
+        self.metrics.media_bytes.set(stats.bytes)
+        if stats.removed:
+            log.info("media_removed", files=stats.removed, left_bytes=stats.bytes)
+
     def batch(self, report: BatchReport) -> None:
         """Note one run of the engine."""
         metrics = self.metrics
@@ -201,6 +246,9 @@ class Reporter:
             metrics.stage_seconds.labels("head").observe(report.head_seconds)
         for camera, count in report.windows_skipped.items():
             metrics.windows_skipped.labels(camera).inc(count)
+            if camera not in self._unscored:
+                self._unscored.add(camera)
+                log.warning("windows_not_scored", camera=camera, reason="too few pictures: a slow or broken stream")
 
     def dropped(self, camera: str, reason: DropReason) -> None:
         """Count a sample that never reached a window."""
@@ -210,6 +258,7 @@ class Reporter:
         """Note one decision of a tracker."""
         metrics = self.metrics
         metrics.windows_scored.labels(decision.camera).inc()
+        self._unscored.discard(decision.camera)
         metrics.stage_seconds.labels("decide").observe(decision.seconds)
         metrics.capture_to_decision.observe(decision.capture_to_decision_seconds)
         for reason, count in decision.suppressed.items():
@@ -262,8 +311,8 @@ class Reporter:
         with self._lock:
             self._pipeline = replace(self._pipeline, outbox=stats)
 
-    def delivery(self, report: DeliveryReport) -> None:
-        """Note what Kafka took, and whether it answers."""
+    def delivery(self, topic: str, report: DeliveryReport) -> None:
+        """Note what Kafka took for a topic, and whether it answers."""
         metrics = self.metrics
         for seconds in report.acknowledged_seconds:
             metrics.capture_to_acknowledged.observe(seconds)
@@ -272,10 +321,12 @@ class Reporter:
             metrics.published.labels("failed").inc(report.failed)
         if report.dead_lettered:
             metrics.published.labels("dead_letter").inc(report.dead_lettered)
-        metrics.kafka_up.set(1 if report.state is DeliveryState.CONNECTED else 0)
+        metrics.kafka_up.labels(topic).set(1 if report.state is DeliveryState.CONNECTED else 0)
         with self._lock:
-            changed = report.state is not self._pipeline.delivery or report.detail != self._pipeline.delivery_detail
-            self._pipeline = replace(self._pipeline, delivery=report.state, delivery_detail=report.detail)
+            changed = self._deliveries.get(topic) != (report.state, report.detail)
+            self._deliveries[topic] = (report.state, report.detail)
+            state, detail = max(self._deliveries.values(), key=lambda told: SEVERITY.index(told[0]))
+            self._pipeline = replace(self._pipeline, delivery=state, delivery_detail=detail)
         if changed:
             say = log.info if report.state is DeliveryState.CONNECTED else log.warning
-            say(f"kafka_{report.state.value}", detail=report.detail)
+            say(f"kafka_{report.state.value}", topic=topic, detail=report.detail)

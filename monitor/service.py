@@ -14,24 +14,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import structlog
 
 from monitor import __version__
-from monitor.bundle import Bundle, find_bundle, load_bundle
+from monitor.bundle import Bundle, Manifest, find_bundle, load_bundle
+from monitor.capture.evidence import EvidencePlan
 from monitor.capture.worker import CaptureSupervisor
 from monitor.config import CameraConfig, Config, KafkaConfig, check_against_model
 from monitor.deadline import Deadline
-from monitor.decisions import Decider, thresholds_of
+from monitor.decisions import Decider, EvidenceDesk, thresholds_of
 from monitor.delivery.kafka import DeliveryState, Publisher
-from monitor.delivery.outbox import Outbox
-from monitor.errors import MonitorError, StageFailed
+from monitor.delivery.media import MediaFolder
+from monitor.delivery.outbox import Outbox, OutboxStats
+from monitor.errors import MonitorError, OutboxUnavailable, StageFailed
 from monitor.events.alerts import AlertContext, recovered
+from monitor.events.evidence import clip_name
 from monitor.events.health import HealthTracker
 from monitor.events.tracker import Tracker
-from monitor.records import CameraStatus, CaptureCounts
+from monitor.records import CameraStatus, CaptureCounts, EvidenceKind, EvidenceReport, EvidenceResult
 from monitor.reporting import CameraView, PipelineView, Reporter
 from monitor.scoring.batcher import Scorer
 from monitor.scoring.engine import OpenedEngine, open_engine
@@ -46,6 +51,9 @@ STOP_SECONDS = 4.5
 BEAT_SECONDS = 0.5
 STALE_BEATS = 20
 PRUNE_SECONDS = 3600.0
+MEDIA_SECONDS = 10.0
+RING_SPARE_SECONDS = 2.0
+"""From a window's end to its decision and the request for its evidence, with room to spare."""
 OWN_TOPIC, OWN_HEALTH_TOPIC = "monitor.alerts", "monitor.cameras"
 """Topics that messages are kept under where Kafka is not configured."""
 
@@ -74,15 +82,15 @@ class Service:
 
     def _build(self) -> None:
         config, reporter, manifest = self._config, self._reporter, self._bundle.manifest
-        self._publisher = (
-            Publisher(self._outbox, config.kafka, on_report=reporter.delivery) if config.kafka is not None else None
-        )
+        self._publishers = self._make_publishers()
         self._decider = Decider(
             self._outbox,
             on_decision=reporter.decision,
             on_commitment=self._committed,
             on_failure=self._failed("decisions"),
+            evidence=self._evidence_desk(),
             lost_after_seconds=config.events.merge_gap_seconds,
+            blind_after_seconds=config.events.merge_gap_seconds + 2 * manifest.window_seconds,
         )
         self._scorer = Scorer(
             self._opened.engine,
@@ -101,8 +109,29 @@ class Service:
             on_status=self._note_status,
             on_counts=self._note_counts,
             on_worker=reporter.worker,
+            on_evidence=self._note_evidence,
+            evidence=evidence_plan(config, manifest),
+        )
+        self._media = MediaFolder(
+            config.evidence.folder, keep_days=config.evidence.keep_days, keep_bytes=config.evidence.keep_bytes
         )
         self._web = WebServer(create_app(self), host=config.http.host, port=config.http.port)
+
+    def _make_publishers(self) -> list[Publisher]:
+        kafka, report = self._config.kafka, self._reporter.delivery
+        if kafka is None:
+            return []
+        return [
+            Publisher(self._outbox, kafka, on_report=partial(report, kafka.topic)),
+            Publisher(self._outbox, kafka, on_report=partial(report, kafka.health_topic), health=True),
+        ]
+
+    def _evidence_desk(self) -> EvidenceDesk | None:
+        settings = self._config.evidence
+        if not settings.enabled:
+            return None
+        longest = self._config.events.maximum_seconds
+        return EvidenceDesk(settings, longest, keep=lambda request: self._capture.keep(request))
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -137,9 +166,10 @@ class Service:
         for camera in self._config.cameras:
             self._watch(camera)
         self._end_unfinished()
+        self._finish_clips()
         self._decider.start()
-        if self._publisher is not None:
-            self._publisher.start()
+        for publisher in self._publishers:
+            publisher.start()
         self._scorer.start()
         self._capture.start()
         for camera in self._config.cameras:
@@ -173,8 +203,20 @@ class Service:
             log.warning("events_recovered", count=len(unfinished))
             self._decider.say([recovered(last, published_seconds=time.time()) for last in unfinished])
 
+    def _finish_clips(self) -> None:
+        """Give the clips that a crash cut off their names."""
+        if not self._config.evidence.enabled:
+            return
+        try:
+            finished = self._media.finish_parts()
+        except OSError as exc:
+            log.error("media_failed", reason=exc.strerror, folder=str(self._config.evidence.folder))
+            return
+        if finished:
+            log.warning("clips_recovered", count=finished)
+
     def _wait(self) -> None:
-        next_prune = time.monotonic()
+        next_prune = next_media = time.monotonic()
         while not self._stop.wait(BEAT_SECONDS):
             self._beat = time.monotonic()
             if self._capture.first_error is not None:
@@ -183,6 +225,9 @@ class Service:
             self._look_at_outbox(prune=self._beat >= next_prune)
             if self._beat >= next_prune:
                 next_prune = self._beat + PRUNE_SECONDS
+            if self._config.evidence.enabled and self._beat >= next_media:
+                next_media = self._beat + MEDIA_SECONDS
+                self._look_at_media()
 
     def _look_at_outbox(self, *, prune: bool) -> None:
         try:
@@ -192,6 +237,12 @@ class Service:
         except MonitorError as exc:
             log.warning("outbox_not_read", reason=str(exc))
 
+    def _look_at_media(self) -> None:
+        try:
+            self._reporter.media(self._media.prune(time.time()))
+        except OSError as exc:
+            log.warning("media_failed", reason=exc.strerror, folder=str(self._config.evidence.folder))
+
     def _shut_down(self) -> None:
         deadline = Deadline(STOP_SECONDS)
         log.info("monitor_stopping")
@@ -200,9 +251,7 @@ class Service:
             ("scoring", lambda: self._scorer.stop(Deadline(deadline.remaining(at_most=0.8)))),
             ("decisions", lambda: self._decider.stop(Deadline(deadline.remaining(at_most=1.0)))),
         ]
-        if self._publisher is not None:
-            publisher = self._publisher
-            steps.append(("kafka", lambda: publisher.stop(Deadline(deadline.remaining(at_most=2.0)))))
+        steps += [("kafka", partial(self._stop_publisher, publisher, deadline)) for publisher in self._publishers]
         steps += [
             ("outbox", self._outbox.close),
             ("engine", self._opened.engine.close),
@@ -211,10 +260,14 @@ class Service:
         for stage, stop in steps:
             try:
                 stop()
-            except MonitorError as exc:
+            except Exception as exc:  # whatever one stage does, the others must be stopped; the exit code tells
                 log.error("stage_not_stopped", stage=stage, reason=str(exc))
                 self._failure = self._failure or exc
-        log.info("monitor_stopped", waiting_alerts=self._waiting())
+        log.info("monitor_stopped", waiting_alerts=self._waiting(), unsaid_alerts=self._decider.unsaid)
+
+    @staticmethod
+    def _stop_publisher(publisher: Publisher, deadline: Deadline) -> None:
+        publisher.stop(Deadline(deadline.remaining(at_most=1.2)))
 
     def _waiting(self) -> int | None:
         stats = self._reporter.pipeline().outbox
@@ -230,10 +283,19 @@ class Service:
         self._reporter.counts(counts)
         self._decider.put(counts)
 
+    def _note_evidence(self, report: EvidenceReport) -> None:
+        self._reporter.evidence(report)
+        if report.kind is EvidenceKind.CLIP and report.result is EvidenceResult.LOST:
+            try:
+                self._media.finish(clip_name(report.alert_id))
+            except OSError as exc:
+                log.warning("media_failed", reason=exc.strerror, folder=str(self._config.evidence.folder))
+
     def _committed(self, commitment: Any) -> None:
         self._reporter.commitment(commitment)
-        if self._publisher is not None and commitment.said:
-            self._publisher.notify()
+        if commitment.said:
+            for publisher in self._publishers:
+                publisher.notify()
 
     def _failed(self, stage: str) -> Callable[[BaseException], None]:
         def note(error: BaseException) -> None:
@@ -263,9 +325,9 @@ class Service:
         pipeline = self._reporter.pipeline()
         refused = pipeline.delivery is DeliveryState.REFUSED
         full = pipeline.outbox is not None and pipeline.outbox.full
-        outbox = pipeline.outbox_error or ("full" if full else "writable")
+        outbox = pipeline.outbox_error or _fullness(pipeline.outbox)
         kafka = "not configured"
-        if self._publisher is not None:
+        if self._publishers:
             kafka = (
                 f"{pipeline.delivery.value if pipeline.delivery else 'connecting'} {pipeline.delivery_detail}".strip()
             )
@@ -285,9 +347,18 @@ class Service:
         """Return the stages behind capture as they stand."""
         return self._reporter.pipeline()
 
+    def media(self, name: str) -> Path | None:
+        """Return a file of evidence; None where there is none of that name."""
+        return self._media.find(name) if self._config.evidence.enabled else None
+
     def alerts(self, limit: int) -> Sequence[Mapping[str, Any]]:
-        """Return the newest alert messages, newest first."""
-        return [json.loads(stored.value) for stored in self._outbox.recent(limit)]
+        """Return the newest alert messages, newest first; none while the outbox cannot be read, which the page says."""
+        try:
+            newest = self._outbox.recent(limit)
+        except OutboxUnavailable as exc:
+            log.warning("outbox_not_read", reason=str(exc))
+            return []
+        return [json.loads(stored.value) for stored in newest]
 
 
 def open_service(config: Config, *, config_path: Any) -> Service:
@@ -304,6 +375,16 @@ def open_service(config: Config, *, config_path: Any) -> Service:
     opened = open_engine(bundle, preference=config.model.engine, threads=engine_threads(config.model.threads))
     outbox = Outbox.open(config.outbox, deliver=config.kafka is not None)
     return Service(config, bundle=bundle, opened=opened, outbox=outbox)
+
+
+def evidence_plan(config: Config, manifest: Manifest) -> EvidencePlan | None:
+    """Return what capture keeps for evidence: the ring reaches back to the pre-roll of an event just decided."""
+    settings, events = config.evidence, config.events
+    if not settings.enabled:
+        return None
+    window = (manifest.window_slots + manifest.stride_slots * events.smoothing_windows) / manifest.sample_fps
+    needed = settings.pre_seconds + window + events.minimum_seconds + RING_SPARE_SECONDS
+    return EvidencePlan(settings.folder, max(settings.ring_seconds, needed), settings.ring_bytes)
 
 
 def engine_threads(configured: int) -> int:
@@ -337,6 +418,12 @@ def alert_context(
         health_topic=kafka.health_topic if kafka else OWN_HEALTH_TOPIC,
         replayed=replayed,
     )
+
+
+def _fullness(stats: OutboxStats | None) -> str:
+    if stats is None or not stats.crowded:
+        return "writable"
+    return "full" if stats.full else "crowded: updates are dropped, so that starts and ends find room"
 
 
 def _alive(alive: bool) -> str:

@@ -49,7 +49,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 class Desk:
     """A decider on one camera, with everything it told."""
 
-    def __init__(self, outbox: Outbox, lost_after_seconds: float = 0.3) -> None:
+    def __init__(self, outbox: Outbox, lost_after_seconds: float = 0.3, blind_after_seconds: float = 60.0) -> None:
         self.outbox = outbox
         self.decisions, self.commitments, self.failures = [], [], []
         self.decider = Decider(
@@ -58,6 +58,7 @@ class Desk:
             on_commitment=self.commitments.append,
             on_failure=self.failures.append,
             lost_after_seconds=lost_after_seconds,
+            blind_after_seconds=blind_after_seconds,
         )
         rules = EventsConfig(**PLAIN)
         tracker = Tracker("yard", labels=LABELS, thresholds={"fight": Threshold(0.6, 0.4)}, rules=rules)
@@ -127,13 +128,24 @@ def test_a_camera_that_comes_back_in_time_keeps_its_events(desk):
     assert desk.decider.active_events() == {"yard": 1}
 
 
+def test_an_event_of_which_nothing_is_seen_any_more_ends(tmp_path):
+    outbox = Outbox.open(OutboxConfig(path=tmp_path / "outbox.sqlite"), deliver=False)
+    desk = Desk(outbox, blind_after_seconds=0.5)
+    desk.decider.start()
+    desk.decider.put(CameraStatus("yard", CameraState.ONLINE, time.time()))
+    desk.decider.put(make_score(0, 0.9))
+    wait_until(lambda: desk.said()[-1:] == [("ended", "camera_lost")])
+    desk.decider.stop(Deadline(5))
+    outbox.close()
+
+
 def test_alerts_wait_in_order_while_the_disk_is_full(desk):
     with full_disk():
         desk.decider.start()
         for number, fight in enumerate([0.9, 0.1, 0.9]):
             desk.decider.put(make_score(number, fight))
-        wait_until(lambda: len(desk.decisions) == 3)
-        assert desk.commitments[-1].unsaid == 3
+        wait_until(lambda: bool(desk.commitments) and desk.commitments[-1].unsaid == 3)
+        assert desk.decider.unsaid == 3
         assert desk.commitments[-1].error
         assert not any(commitment.said for commitment in desk.commitments)
     wait_until(lambda: len(desk.said()) == 3)

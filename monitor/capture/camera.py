@@ -19,8 +19,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from monitor.bundle import SampleShape
+from monitor.capture.evidence import EvidencePlan
+from monitor.capture.ring import PacketRing, RingWriter
 from monitor.capture.sampler import Sampler, StreamClock
-from monitor.capture.source import Decoded, Source, open_source
+from monitor.capture.source import Decoded, Source, camera_seconds, open_source
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.errors import SourceFailed
 from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, Sample
@@ -44,6 +46,8 @@ class CapturePlan:
     settings: CaptureConfig
     sample_fps: float
     shape: SampleShape
+    evidence: EvidencePlan | None = None
+    """None: no packets are kept."""
 
 
 def retry_wait(attempt: int, reason: FailureReason, settings: CaptureConfig, random: Random) -> float:
@@ -76,10 +80,17 @@ class CameraLoop:
     Args:
         tell: takes samples, changes of state and counts; must not block.
         attempt: failures in a row before this loop.
+        ring: where the packets are kept; None: nowhere.
     """
 
     def __init__(
-        self, camera: CameraConfig, plan: CapturePlan, *, tell: Callable[[Told], None], attempt: int = 0
+        self,
+        camera: CameraConfig,
+        plan: CapturePlan,
+        *,
+        tell: Callable[[Told], None],
+        attempt: int = 0,
+        ring: PacketRing | None = None,
     ) -> None:
         self.camera = camera
         self.attempt = attempt
@@ -88,6 +99,8 @@ class CameraLoop:
         self._stop = threading.Event()
         self._random = Random()
         self._clock = StreamClock()
+        self._ring = ring
+        self._kept: RingWriter | None = None
         self._sampler = Sampler(camera.id, sample_fps=plan.sample_fps, shape=plan.shape, zone=camera.zone)
         self._tally = _Tally(camera.id)
         self._phase = _Phase.WAITING
@@ -135,6 +148,8 @@ class CameraLoop:
             return SourceFailed(self.camera.id, FailureReason.INTERNAL, f"unexpected {type(exc).__name__}")
         finally:
             self._enter(_Phase.WAITING)
+            if self._kept is not None:
+                self._kept.end()
             self._report_counts()
         return None
 
@@ -143,6 +158,8 @@ class CameraLoop:
         with open_source(self.camera, self._settings) as source:
             self._clock.restart()
             self._sampler.restart()
+            if self._ring is not None:
+                self._kept = self._ring.begin(source.format)
             self._enter(_Phase.READING)
             self._last_frame = time.monotonic()
             for packet, received in source.packets(self._stop):
@@ -155,6 +172,8 @@ class CameraLoop:
     def _take(self, source: Source, packet: Packet[VideoStream], received: float) -> None:
         self._tally.packets += 1
         self._tally.bytes_received += packet.size
+        if self._kept is not None and packet.size:
+            self._keep(self._kept, packet, received)
         try:
             decoded = source.decode(packet, received)
         except SourceFailed:  # one damaged packet; the next may be well
@@ -166,12 +185,23 @@ class CameraLoop:
             detail = f"no picture could be decoded for {UNDECODABLE_SECONDS:.0f} s"
             raise SourceFailed(self.camera.id, FailureReason.DECODE_ERROR, detail)
 
+    def _keep(self, kept: RingWriter, packet: Packet[VideoStream], received: float) -> None:
+        pts_seconds = None if packet.pts is None else float(packet.pts * packet.time_base)
+        kept.append(
+            packet,
+            seconds=self._clock.expected(pts_seconds, received),
+            received_seconds=received,
+            camera_seconds=camera_seconds(packet),
+        )
+
     def _show(self, one: Decoded) -> None:
         self._last_frame = self._progress
         if self._online_since is None:
             self._online_since = self._progress
             self._say(CameraState.ONLINE)
         seconds = self._clock.time_of(one.pts_seconds, one.received_seconds)
+        if self._kept is not None:
+            self._kept.date(one.frame.pts, seconds)
         self._tally.frame(seconds, one.camera_seconds)
         sample = self._sampler.push(
             one.frame, time_seconds=seconds, received_seconds=one.received_seconds, camera_seconds=one.camera_seconds
@@ -216,7 +246,7 @@ class CameraLoop:
         )
 
     def _report_counts(self) -> None:
-        counts = self._tally.take()
+        counts = self._tally.take(None if self._ring is None else self._ring.bytes)
         if counts is not None:
             self._tell(counts)
 
@@ -252,7 +282,7 @@ class _Tally:
         """Whether it is time to tell."""
         return time.monotonic() - self._begun >= COUNTS_SECONDS
 
-    def take(self) -> CaptureCounts | None:
+    def take(self, ring_bytes: int | None) -> CaptureCounts | None:
         """Return what was counted and begin anew; None when nothing was."""
         if not self.packets:
             return None
@@ -265,6 +295,7 @@ class _Tally:
             samples=self.samples,
             last_frame_seconds=self._last_frame,
             skew_seconds=self._skew,
+            ring_bytes=ring_bytes,
             contrast=self._contrast,
             change=self._change,
         )

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from monitor.capture.camera import CapturePlan
 from monitor.config import CameraConfig
-from monitor.records import CameraStatus, CaptureCounts, Sample
+from monitor.records import CameraStatus, CaptureCounts, EvidenceReport, EvidenceRequest, Sample
 
 SEND_SECONDS = 1.0
 _COUNT = struct.Struct("=I")
@@ -50,8 +50,8 @@ class Heartbeat:
     """Threads given up on, whose call into FFmpeg has not come back."""
 
 
-Command = CapturePlan | AddCamera | RemoveCamera | Stop
-Report = Sample | CameraStatus | CaptureCounts | Heartbeat
+Command = CapturePlan | AddCamera | RemoveCamera | EvidenceRequest | Stop
+Report = Sample | CameraStatus | CaptureCounts | EvidenceReport | Heartbeat
 
 Received = TypeVar("Received")
 Sent = TypeVar("Sent")

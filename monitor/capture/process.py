@@ -15,10 +15,12 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from monitor.capture.camera import CameraLoop, CapturePlan, Told
+from monitor.capture.evidence import EvidenceKeeper
 from monitor.capture.pipe import AddCamera, Channel, Command, Heartbeat, RemoveCamera, Report
+from monitor.capture.ring import PacketRing
 from monitor.config import CameraConfig
 from monitor.errors import SourceFailed
-from monitor.records import CaptureCounts, DropReason, Sample
+from monitor.records import BeginClip, CaptureCounts, DropReason, EndClip, EvidenceReport, Sample, TakePictures
 
 HEARTBEAT_SECONDS = 1.0
 WATCH_SECONDS = 0.25
@@ -43,7 +45,7 @@ class Outgoing:
         self._counts: dict[str, CaptureCounts] = {}
         self._changed = threading.Condition()
 
-    def put(self, report: Told | Heartbeat) -> None:
+    def put(self, report: Told | EvidenceReport | Heartbeat) -> None:
         """Leave a report to be sent; never blocks."""
         with self._changed:
             if isinstance(report, Sample):
@@ -82,7 +84,7 @@ class Outgoing:
 
 
 def added(one: CaptureCounts, two: CaptureCounts) -> CaptureCounts:
-    """Return the sum of two counts of a camera; where a value is no count, the newer one."""
+    """Return the sum of two counts of a camera; where a value is no count, the newer one, and the greatest change."""
     reasons = {*one.dropped, *two.dropped}
     return replace(
         one,
@@ -94,6 +96,9 @@ def added(one: CaptureCounts, two: CaptureCounts) -> CaptureCounts:
         dropped={reason: one.dropped.get(reason, 0) + two.dropped.get(reason, 0) for reason in reasons},
         last_frame_seconds=one.last_frame_seconds if two.last_frame_seconds is None else two.last_frame_seconds,
         skew_seconds=one.skew_seconds if two.skew_seconds is None else two.skew_seconds,
+        ring_bytes=one.ring_bytes if two.ring_bytes is None else two.ring_bytes,
+        contrast=one.contrast if two.contrast is None else two.contrast,
+        change=max((change for change in (one.change, two.change) if change is not None), default=None),
     )
 
 
@@ -116,6 +121,12 @@ class Worker:
         self._plan = plan
         self._outgoing = Outgoing(plan.settings.queue_samples)
         self._watched: dict[str, _Watched] = {}
+        self._rings: dict[str, PacketRing] = {}
+        self._evidence = (
+            EvidenceKeeper(plan.evidence.folder, ring_of=self._rings.get, tell=self._outgoing.put)
+            if plan.evidence is not None
+            else None
+        )
         self._stuck: list[_Watched] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -124,6 +135,8 @@ class Worker:
         """Serve until told to stop."""
         for body in (self._send, self._obey):
             threading.Thread(target=_or_exit, args=(body,), name=body.__name__, daemon=True).start()
+        if self._evidence is not None:
+            threading.Thread(target=_or_exit, args=(self._evidence.run,), name="evidence", daemon=True).start()
         beaten = 0.0
         while not self._stop.wait(WATCH_SECONDS):
             self._replace_overdue()
@@ -143,6 +156,9 @@ class Worker:
                 self._add(command.camera)
             elif isinstance(command, RemoveCamera):
                 self._remove(command.camera)
+            elif isinstance(command, BeginClip | EndClip | TakePictures):
+                if self._evidence is not None:
+                    self._evidence.put(command)
             else:
                 self._stop.set()
                 return
@@ -155,6 +171,7 @@ class Worker:
     def _remove(self, camera: str) -> None:
         with self._lock:
             self._drop(camera)
+            self._rings.pop(camera, None)
 
     def _drop(self, camera: str) -> None:
         watched = self._watched.pop(camera, None)
@@ -163,10 +180,19 @@ class Worker:
             self._stuck.append(watched)
 
     def _begin(self, camera: CameraConfig, *, attempt: int = 0, after: SourceFailed | None = None) -> None:
-        loop = CameraLoop(camera, self._plan, tell=self._outgoing.put, attempt=attempt)
+        ring = self._ring_for(camera.id)
+        loop = CameraLoop(camera, self._plan, tell=self._outgoing.put, attempt=attempt, ring=ring)
         thread = threading.Thread(target=loop.run, args=(after,), name=f"camera-{camera.id}", daemon=True)
         self._watched[camera.id] = _Watched(loop, thread)
         thread.start()
+
+    def _ring_for(self, camera: str) -> PacketRing | None:
+        """Return a camera's ring, which outlives its loops: the thread of a stuck one can write to it no more."""
+        if self._plan.evidence is None:
+            return None
+        if camera not in self._rings:
+            self._rings[camera] = self._plan.evidence.ring()
+        return self._rings[camera]
 
     def _replace_overdue(self) -> None:
         with self._lock:
@@ -185,9 +211,13 @@ class Worker:
             threads = [watched.thread for watched in self._watched.values()]
             for camera in list(self._watched):
                 self._drop(camera)
+        if self._evidence is not None:
+            self._evidence.stop()
         end = time.monotonic() + CLOSE_SECONDS
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
+        if self._evidence is not None:
+            self._evidence.join(max(0.1, end - time.monotonic()))
         end = time.monotonic() + FLUSH_SECONDS
         while not self._outgoing.empty and time.monotonic() < end:
             time.sleep(0.01)

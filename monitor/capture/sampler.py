@@ -85,6 +85,16 @@ class StreamClock:
         self._last_time = max(self._last_time, min(mapped, received_seconds))
         return self._last_time
 
+    def expected(self, pts_seconds: float | None, received_seconds: float) -> float:
+        """Return when a packet's frame is likely to count as seen; learns nothing.
+
+        Packets come in decoding order, frames in the order of their times: only frames move the clock.
+        """
+        if pts_seconds is None or not self._delays:
+            return received_seconds
+        mapped = pts_seconds + self._delays[0][1]
+        return received_seconds if received_seconds - mapped > JUMP_SECONDS else min(mapped, received_seconds)
+
     def restart(self) -> None:
         """Forget the stream's timestamps, as after a new connection; time still never runs back."""
         self._delays.clear()
@@ -176,6 +186,7 @@ class Sampler:
         self._recent: deque[_Recent] = deque()
         self._size = (0, 0)
         self._last_slot: int | None = None
+        self._last_seconds = -math.inf
 
     def push(
         self,
@@ -193,6 +204,7 @@ class Sampler:
         self._begin_anew_where_needed(frame, time_seconds)
         if self._recent and time_seconds < self._recent[-1].time_seconds:
             return None
+        self._last_seconds = time_seconds
         self._remember(_Recent(time_seconds, frame))
         slot = slot_of(time_seconds, self._sample_fps)
         if self._last_slot is not None and slot <= self._last_slot:
@@ -219,9 +231,10 @@ class Sampler:
         if size != self._size:
             self._size = size
             self._recent.clear()
-        if self._recent and time_seconds < self._recent[-1].time_seconds - STEP_BACK_SECONDS:
+        if time_seconds < self._last_seconds - STEP_BACK_SECONDS:
             self._recent.clear()
             self._last_slot = None
+            self._last_seconds = -math.inf
 
     def _remember(self, newest: _Recent) -> None:
         spacing = self._shape.context_spacing_seconds
@@ -286,7 +299,7 @@ class _Scaler:
             width=self._size[0],
             height=self._size[1],
             format="rgb24",
-            src_colorspace=_assumed_colorspace(frame),
+            src_colorspace=assumed_colorspace(frame),
             interpolation=SCALING,
             threads=1,  # a thread for each camera is enough; swscale would start one for each core
         )
@@ -342,7 +355,8 @@ def _kind(frame: av.VideoFrame) -> tuple[int, int, str, int, int]:
     return frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range
 
 
-def _assumed_colorspace(frame: av.VideoFrame) -> int | None:
+def assumed_colorspace(frame: av.VideoFrame) -> int | None:
+    """Return the colour space to read a frame by where it tells none; None to believe swscale."""
     if frame.colorspace == UNSPECIFIED_COLORSPACE and frame.height > HD_LINES:
         return int(Colorspace.ITU709)
     return None

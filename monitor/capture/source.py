@@ -7,11 +7,13 @@ Every library error is translated here and in `failures`: beyond this door there
 from __future__ import annotations
 
 import queue
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +28,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from monitor.capture.failures import failed, open_failure, read_failure
+from monitor.capture.ring import StreamFormat
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.errors import InputInvalid, SourceFailed
 from monitor.records import ClockSource, FailureReason
@@ -110,6 +113,12 @@ class Source:
         self.stream = stream
         self.context = stream.codec_context
 
+    @property
+    def format(self) -> StreamFormat:
+        """What a decoder or a muxer has to know of the stream."""
+        time_base = self.stream.time_base or Fraction(1, 90_000)
+        return StreamFormat(self.context.name, bytes(self.context.extradata or b""), time_base)
+
     def __enter__(self) -> Self:
         return self
 
@@ -155,7 +164,7 @@ class Source:
         Raises:
             SourceFailed: DECODE_ERROR; the packet is lost, the next one may be well.
         """
-        packet.opaque = _Arrival(received_seconds, _camera_seconds(packet))
+        packet.opaque = _Arrival(received_seconds, camera_seconds(packet))
         try:
             frames = packet.decode()
         except av.error.FFmpegError as exc:
@@ -175,7 +184,7 @@ def open_source(camera: CameraConfig, settings: CaptureConfig) -> Source:
     timeout = max(settings.connect_timeout_seconds, settings.stall_timeout_seconds)
     begun = time.monotonic()
     try:
-        container = av.open(_address(camera), mode="r", options=_options(camera, timeout))
+        container = av.open(_address(camera), mode="r", metadata_errors="replace", options=_options(camera, timeout))
     except av.error.FFmpegError as exc:
         elapsed = time.monotonic() - begun
         # `from None`: FFmpeg's error holds the address with the password in it.
@@ -267,7 +276,7 @@ def _open_file(path: Path) -> InputContainer:
     if path.is_dir():
         raise InputInvalid(path, "is a folder, not a video")
     try:
-        container = av.open(f"file:{path}", mode="r")
+        container = av.open(f"file:{path}", mode="r", metadata_errors="replace")
     except av.error.FileNotFoundError:
         raise InputInvalid(path, "no such file") from None
     except av.error.FFmpegError as exc:
@@ -411,6 +420,13 @@ def _address(camera: CameraConfig) -> str:
     return f"file:{camera.url}"
 
 
+def _authorities(camera: CameraConfig) -> str:
+    """Return the file of trusted authorities; the wheel's own default lies where Debian has none."""
+    if camera.tls_ca_file is not None:
+        return str(camera.tls_ca_file)
+    return ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
+
+
 def _options(camera: CameraConfig, timeout_seconds: float) -> dict[str, str]:
     """Return FFmpeg's options for a scheme; FFmpeg ignores those that a protocol does not know."""
     if not camera.is_network:
@@ -422,6 +438,7 @@ def _options(camera: CameraConfig, timeout_seconds: float) -> dict[str, str]:
         "analyzeduration": str(int(PROBE_SECONDS * 1e6)),
         "fpsprobesize": "0",
         "tls_verify": "1" if camera.tls_verify else "0",
+        **({"ca_file": _authorities(camera)} if camera.tls_verify else {}),
     }
     if scheme not in ("rtmp", "rtmps"):  # there `timeout` means: wait for somebody to connect to us
         options["timeout"] = micros
@@ -432,7 +449,7 @@ def _options(camera: CameraConfig, timeout_seconds: float) -> dict[str, str]:
     return options
 
 
-def _camera_seconds(packet: Packet[VideoStream]) -> float | None:
+def camera_seconds(packet: Packet[VideoStream]) -> float | None:
     """Return a packet's time on the camera's clock.
 
     FFmpeg tells it packet by packet, once the first sender report came. Its `start_time_realtime` is the time of

@@ -20,11 +20,24 @@ from typing import TypeVar
 
 from monitor.bundle import SampleShape
 from monitor.capture.camera import CapturePlan
+from monitor.capture.evidence import EvidencePlan
 from monitor.capture.pipe import AddCamera, Channel, Command, RemoveCamera, Report, Stop, channel_pair
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.deadline import Deadline
 from monitor.errors import StopTimedOut
-from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, Sample
+from monitor.records import (
+    BeginClip,
+    CameraState,
+    CameraStatus,
+    CaptureCounts,
+    EvidenceKind,
+    EvidenceReport,
+    EvidenceRequest,
+    EvidenceResult,
+    FailureReason,
+    Sample,
+    TakePictures,
+)
 
 CAMERAS_PER_WORKER = 8
 SILENT_SECONDS = 5.0
@@ -126,8 +139,13 @@ class CaptureSupervisor:
         on_status: Callable[[CameraStatus], None],
         on_counts: Callable[[CaptureCounts], None],
         on_worker: Callable[[WorkerReport], None],
+        on_evidence: Callable[[EvidenceReport], None] = lambda _report: None,
+        evidence: EvidencePlan | None = None,
     ) -> None:
-        self._plan = CapturePlan(settings, sample_fps, shape)
+        self._plan = CapturePlan(settings, sample_fps, shape, evidence)
+        self._on_evidence = on_evidence
+        self._asked: dict[tuple[str, EvidenceKind], tuple[_Life, str]] = {}
+        """Evidence on which no report has come: whose turn it is, and of which camera."""
         self._on_sample = on_sample
         self._on_status = on_status
         self._on_counts = on_counts
@@ -162,6 +180,21 @@ class CaptureSupervisor:
             for worker in self._workers:
                 if worker.cameras.pop(camera_id, None) is not None and worker.life is not None:
                     self._send(worker.life, RemoveCamera(camera_id))
+
+    def keep(self, request: EvidenceRequest) -> None:
+        """Have evidence made by the process that holds the camera; each piece is answered by one report.
+
+        A piece whose process is not there, or dies over it, is reported as lost.
+        """
+        with self._lock:
+            life = next((worker.life for worker in self._workers if request.camera in worker.cameras), None)
+            kinds = _kinds_of(request)
+            if life is not None:
+                self._asked |= {(request.alert_id, kind): (life, request.camera) for kind in kinds}
+                self._send(life, request)
+        if life is None:
+            for kind in kinds:
+                self._call(self._on_evidence, _lost(request.camera, request.alert_id, kind, "no capture process"))
 
     def stop(self, deadline: Deadline) -> None:
         """Ask the workers to leave, kill those that do not, and wait for all of it, within the deadline.
@@ -255,6 +288,7 @@ class CaptureSupervisor:
         wait = _restart_wait(worker.losses)
         worker.next_start = time.monotonic() + wait
         self._tell_worker(worker, life, lost=True, reason=reason)
+        self._tell_lost_evidence(life, reason)
         for camera in cameras:
             status = CameraStatus(
                 camera=camera,
@@ -286,7 +320,19 @@ class CaptureSupervisor:
             life.channel.close()
             self._wake.set()
 
+    def _tell_lost_evidence(self, life: _Life, reason: str) -> None:
+        with self._lock:
+            lost = [(asked, camera) for asked, (owner, camera) in self._asked.items() if owner is life]
+            for asked, _ in lost:
+                del self._asked[asked]
+        for (alert_id, kind), camera in lost:
+            self._call(self._on_evidence, _lost(camera, alert_id, kind, f"capture process {reason}"))
+
     def _hand_on(self, worker: _Worker, report: Report) -> None:
+        if isinstance(report, EvidenceReport):
+            with self._lock:
+                self._asked.pop((report.alert_id, report.kind), None)
+            self._call(self._on_evidence, report)
         if isinstance(report, Sample | CameraStatus | CaptureCounts) and report.camera not in worker.cameras:
             return
         if isinstance(report, Sample):
@@ -316,6 +362,17 @@ class CaptureSupervisor:
     def _send(life: _Life, command: Command) -> None:
         with suppress(OSError):  # the process is lost; the keeper will see it, and its successor is told everything
             life.channel.send(command)
+
+
+def _kinds_of(request: EvidenceRequest) -> tuple[EvidenceKind, ...]:
+    """Return the pieces that a request asks for; the end of a clip asks for nothing new."""
+    if isinstance(request, BeginClip):
+        return (EvidenceKind.CLIP,)
+    return (EvidenceKind.SNAPSHOT, EvidenceKind.STRIP) if isinstance(request, TakePictures) else ()
+
+
+def _lost(camera: str, alert_id: str, kind: EvidenceKind, detail: str) -> EvidenceReport:
+    return EvidenceReport(camera, alert_id, kind, EvidenceResult.LOST, detail)
 
 
 def _restart_wait(losses: int) -> float:

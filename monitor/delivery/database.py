@@ -22,8 +22,8 @@ Row = tuple[Any, ...]
 
 APPLICATION_ID = 0x56454D31
 """`PRAGMA application_id`: tells our files from other programs'."""
-WAIT_SECONDS = 5.0
-"""Longest wait for another thread or process that holds the database."""
+WAIT_SECONDS = 0.5
+"""Longest wait for another thread or process that holds the database; who is told `OutboxUnavailable` tries again."""
 CHECK_SECONDS = 2.0
 """Longest search for damage at opening; a huge file is searched in part."""
 SIDECARS = ("-wal", "-shm")
@@ -117,14 +117,18 @@ class Database:
                 return _in_transaction(self._set_aside(str(exc)), work)
 
     def close(self) -> None:
-        """Close the file and give up the claim on it."""
-        with self._lock:
+        """Close the file and give up the claim on it; a write that hangs is left to the end of the process."""
+        if not self._lock.acquire(timeout=WAIT_SECONDS):
+            return
+        try:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
             if self._claim is not None:
                 os.close(self._claim)
                 self._claim = None
+        finally:
+            self._lock.release()
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
@@ -176,7 +180,7 @@ class Database:
         _look_for_damage(connection)
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
-        for statement in self._schema.split(";"):
+        for statement in _statements(self._schema):
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={self._version}")
@@ -249,6 +253,16 @@ def _claim(path: Path) -> int:
         os.close(handle)
         raise OutboxUnavailable(path, "another monitor uses it") from exc
     return handle
+
+
+def _statements(schema: str) -> Iterator[str]:
+    """Split at the semicolons that end a statement; those within a trigger do not."""
+    statement = ""
+    for piece in schema.split(";"):
+        statement += f"{piece};"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _rows(connection: sqlite3.Connection, sql: str, parameters: tuple[Any, ...]) -> list[Row]:

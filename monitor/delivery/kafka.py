@@ -27,7 +27,7 @@ from monitor.deadline import Deadline
 from monitor.delivery.kafka_client import (
     OWN_FAULT,
     Connection,
-    describe_topic,
+    describe_topics,
     one_line,
     plain,
     quieten_library,
@@ -89,16 +89,27 @@ class KafkaReport:
 
 
 class Publisher:
-    """Owns the thread that takes alerts from the outbox to Kafka, for ever.
+    """Owns the thread that takes messages of one kind from the outbox to Kafka, for ever.
+
+    One for each topic: what one topic lacks (it does not exist, we may not write to it) holds back nothing else.
 
     Args:
         outbox: holds the alerts until they are acknowledged.
         settings: where Kafka is.
+        health: takes the messages on cameras' health instead of the alerts.
         on_report: told of acknowledgements and failures, from the publisher's thread; must not block.
     """
 
-    def __init__(self, outbox: Outbox, settings: KafkaConfig, *, on_report: Callable[[DeliveryReport], None]) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        settings: KafkaConfig,
+        *,
+        on_report: Callable[[DeliveryReport], None],
+        health: bool = False,
+    ) -> None:
         self._outbox = outbox
+        self._health = health
         self._settings = settings
         self._on_report = on_report
         self._redactor = Redactor(settings.secrets())
@@ -112,7 +123,9 @@ class Publisher:
         self._unsettled: list[StoredAlert] = []
         self._failures = 0
         self._connected_at = 0.0
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=f"publisher-{'health' if health else 'alerts'}", daemon=True
+        )
 
     def start(self) -> None:
         """Start the thread, which connects; that Kafka is away is no error."""
@@ -174,7 +187,7 @@ class Publisher:
 
     def _waiting(self) -> bool:
         try:
-            return bool(self._in_flight or self._outcomes or self._outbox.pending(1))
+            return bool(self._in_flight or self._outcomes or self._outbox.pending(1, health=self._health))
         except OutboxUnavailable:
             return False
 
@@ -207,7 +220,6 @@ class Publisher:
         if self._broken_off.is_set():
             connection.break_off()
         connection.open()
-        self._failures = 0
         self._connected_at = time.monotonic()
         self._on_report(DeliveryReport(DeliveryState.CONNECTED))
 
@@ -243,7 +255,8 @@ class Publisher:
         if connection is None or len(self._in_flight) >= limit:
             return
         newest = max(self._in_flight, default=0)
-        for stored in self._outbox.pending(limit - len(self._in_flight), after_position=newest):
+        room = limit - len(self._in_flight)
+        for stored in self._outbox.pending(room, after_position=newest, health=self._health):
             if self._broken_off.is_set():
                 return
             self._in_flight[stored.position] = stored
@@ -282,6 +295,7 @@ class Publisher:
         settled = tuple(self._unsettled)
         self._outbox.acknowledge([stored.position for stored in settled])
         self._unsettled.clear()
+        self._failures = 0  # not before: a connection alone does not say that the topic takes anything
         for stored in settled:
             self._in_flight.pop(stored.position, None)
             self._suspects.discard(stored.position)
@@ -318,8 +332,8 @@ def probe_kafka(settings: KafkaConfig) -> KafkaReport:
     where = f"Kafka at {settings.bootstrap_servers}"
     who = f" as {settings.sasl_username}" if settings.sasl_mechanism else ""
     try:
-        topic = describe_topic(settings)
+        topics = describe_topics(settings)
     except DeliveryFailed as exc:
         return KafkaReport(ok=False, lines=(f"{where}: {exc}",))
-    line = f"topic {settings.topic}: {topic.problem or topic.shape}"
-    return KafkaReport(ok=not topic.problem, lines=(f"{where}: connected{who}", line))
+    lines = (f"topic {topic.topic}: {topic.problem or topic.shape}" for topic in topics)
+    return KafkaReport(ok=not any(topic.problem for topic in topics), lines=(f"{where}: connected{who}", *lines))

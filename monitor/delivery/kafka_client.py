@@ -11,12 +11,12 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket, create_connection
@@ -34,7 +34,14 @@ BATCH_BYTES = 262_144
 """Of one partition in one request, at most; one is in flight at a time, so this bounds the rate after an outage."""
 CLOSE_SECONDS = 2.0
 """Longest wait for the producer's thread, after everything it waits for has been broken off."""
+METADATA_SECONDS = 5
+"""How often a subscription looks for a topic or partitions that are new."""
 DETAIL_CHARACTERS = 300
+
+DOES_NOT_EXIST = (
+    "does not exist; create it, or set kafka.create_topics, unless the broker makes topics by itself "
+    "(auto.create.topics.enable)"
+)
 
 OWN_FAULT = (
     kafka_errors.MessageSizeTooLargeError,
@@ -57,10 +64,23 @@ LIBRARY_ERRORS = (kafka_errors.KafkaError, OSError, RuntimeError, ValueError)
 class TopicReport:
     """What Kafka says of a topic."""
 
+    topic: str
     problem: str
     """What keeps alerts from it; empty when nothing does."""
     shape: str
     """Partitions and replicas; empty where there is a problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One record as Kafka gave it."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    headers: Mapping[str, str]
+    value: bytes
 
 
 class Connection:
@@ -77,11 +97,14 @@ class Connection:
         self._broken = False
 
     def open(self) -> None:
-        """Connect and authenticate.
+        """Connect and authenticate; make the topics that are missing, where the settings ask for it.
 
         Raises:
             DeliveryFailed: Kafka does not answer, or refuses us.
         """
+        if self._settings.create_topics:
+            with _admin(self._settings, make_client=self._make_client) as admin:
+                _make_missing_topics(admin, self._settings)
         try:
             self._producer = KafkaProducer(
                 **client_settings(self._settings),
@@ -105,6 +128,8 @@ class Connection:
         except OWN_FAULT:
             raise
         except kafka_errors.KafkaError as exc:
+            if self.connected and not self._client._manager.cluster.partitions_for_topic(alert.topic):
+                raise DeliveryFailed(f"topic {alert.topic} {DOES_NOT_EXIST}") from exc
             raise translated(exc, self._settings, topic=alert.topic) from exc
         future.add_callback(lambda _metadata: told(None))
         future.add_errback(lambda error: self._failed(error, told))
@@ -113,7 +138,7 @@ class Connection:
     def connected(self) -> bool:
         """Whether any broker is connected right now."""
         client = self._client
-        return client is not None and any(conn.connected for conn in list(client._manager._conns.values()))
+        return client is not None and _is_connected(client)
 
     def break_off(self) -> None:
         """Make whatever waits for Kafka give up at once; from any thread, at any time."""
@@ -154,16 +179,102 @@ class Connection:
             client._manager._net.call_soon_threadsafe(client._manager.close)
 
 
-def describe_topic(settings: KafkaConfig) -> TopicReport:
-    """Connect, authenticate and ask about the topic of the alerts.
+class Subscription:
+    """Owns one consumer of kafka-python, from its connecting to its end.
+
+    Args:
+        settings: where Kafka is.
+        topic: what to read; it is not made by being asked for.
+        group: the consumer group whose place is kept in Kafka; empty: every partition is read, and no place is kept.
+        from_beginning: whether to begin at the oldest record where no place is kept, or at what comes next.
+    """
+
+    def __init__(self, settings: KafkaConfig, topic: str, *, group: str, from_beginning: bool) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._group = group
+        self._from_beginning = from_beginning
+        self._client: Any = None
+        self._consumer: Any = None
+
+    def open(self, *, wait_seconds: float) -> None:
+        """Connect and authenticate.
+
+        Raises:
+            DeliveryFailed: Kafka does not answer in time, or refuses us.
+        """
+        named = client_settings(self._settings) | {"bootstrap_timeout_ms": round(wait_seconds * 1000)}
+        try:
+            self._consumer = KafkaConsumer(
+                self._topic,
+                **named,
+                group_id=self._group or None,
+                enable_auto_commit=bool(self._group),
+                auto_offset_reset="earliest" if self._from_beginning else "latest",
+                metadata_max_age_ms=METADATA_SECONDS * 1000,
+                metrics_enabled=False,
+                kafka_client=self._make_client,
+            )
+        except LIBRARY_ERRORS as exc:
+            error = translated(_cause(exc, self._client), self._settings, topic=self._topic)
+            self.close()
+            raise error from exc
+
+    @property
+    def connected(self) -> bool:
+        """Whether any broker is connected right now."""
+        return self._client is not None and _is_connected(self._client)
+
+    @property
+    def topic_exists(self) -> bool:
+        """Whether the topic is there, as far as is known."""
+        return bool(self._client._manager.cluster.partitions_for_topic(self._topic))
+
+    def poll(self, wait_seconds: float, *, limit: int) -> list[Received]:
+        """Return records as they stand in Kafka, in order within a partition; none where none came in time.
+
+        While Kafka is away this returns nothing, and goes on where it was when Kafka is back.
+
+        Raises:
+            DeliveryFailed: Kafka refuses us.
+        """
+        try:
+            batches = self._consumer.poll(timeout_ms=round(wait_seconds * 1000), max_records=limit)
+        except LIBRARY_ERRORS as exc:
+            raise translated(exc, self._settings, topic=self._topic) from exc
+        failure = self._client._manager.failure
+        if isinstance(failure, REFUSALS) and not self.connected:
+            raise translated(failure, self._settings, topic=self._topic)
+        return [_received(record) for batch in batches.values() for record in batch]
+
+    def close(self) -> None:
+        """Keep the place where there is a group, as far as Kafka answers at once, and free the sockets."""
+        if self._consumer is not None:
+            with suppress(*LIBRARY_ERRORS):
+                self._consumer.close(timeout_ms=round(CLOSE_SECONDS * 1000))
+        elif self._client is not None:
+            self._client.close()  # the constructor failed; its sockets are ours to close
+        self._consumer = self._client = None
+
+    def _make_client(self, **settings: Any) -> Any:
+        self._client = _make_client(**settings)
+        self._client._manager.cluster.config["allow_auto_create_topics"] = False  # the library forgets to hand it on
+        return self._client
+
+
+def describe_topics(settings: KafkaConfig) -> list[TopicReport]:
+    """Connect, authenticate and ask about the topics of the alerts and of the cameras' health.
 
     Raises:
         DeliveryFailed: Kafka does not answer, or refuses us.
     """
     with _admin(settings) as admin:
-        [topic] = admin.describe_topics([settings.topic])
-    problem = _topic_problem(topic)
-    return TopicReport(problem=problem, shape="" if problem else _topic_shape(topic))
+        described = _described(admin, settings)
+    problems = {name: _topic_problem(topic, settings) for name, topic in described.items()}
+    return [
+        TopicReport(topic=name, problem=problems[name], shape="" if problems[name] else _topic_shape(topic, settings))
+        for name, topic in described.items()
+    ]
 
 
 def client_settings(settings: KafkaConfig) -> dict[str, Any]:
@@ -212,7 +323,7 @@ def quieten_library() -> None:
 
 
 @contextmanager
-def _admin(settings: KafkaConfig) -> Iterator[Any]:
+def _admin(settings: KafkaConfig, *, make_client: Callable[..., Any] | None = None) -> Iterator[Any]:
     """Connect for questions alone; close whatever comes.
 
     Raises:
@@ -220,12 +331,12 @@ def _admin(settings: KafkaConfig) -> Iterator[Any]:
     """
     clients: list[Any] = []
 
-    def make_client(**named: Any) -> Any:
-        clients.append(_make_client(**named))
+    def kept_client(**named: Any) -> Any:
+        clients.append((make_client or _make_client)(**named))
         return clients[0]
 
     try:
-        yield KafkaAdminClient(**client_settings(settings), kafka_client=make_client)
+        yield KafkaAdminClient(**client_settings(settings), kafka_client=kept_client)
     except LIBRARY_ERRORS as exc:
         raise translated(_cause(exc, *clients), settings, topic=settings.topic) from exc
     finally:
@@ -234,11 +345,43 @@ def _admin(settings: KafkaConfig) -> Iterator[Any]:
             client.close()
 
 
-def _topic_problem(topic: Any) -> str:
+def _described(admin: Any, settings: KafkaConfig) -> dict[str, Any]:
+    """Return what Kafka says of each of our topics, by name."""
+    names = list(dict.fromkeys((settings.topic, settings.health_topic)))
+    told = {topic["name"]: topic for topic in admin.describe_topics(names)}
+    return {name: told[name] for name in names}
+
+
+def _make_missing_topics(admin: Any, settings: KafkaConfig) -> None:
+    """Make those of our topics that do not exist; another client may make one at the same moment.
+
+    Raises:
+        DeliveryFailed: Kafka does not make one.
+    """
+    missing = [name for name, topic in _described(admin, settings).items() if _is_missing(topic)]
+    if not missing:
+        return
+    shape = {"num_partitions": settings.partitions or -1, "replication_factor": settings.replication or -1}
+    answer = admin.create_topics(dict.fromkeys(missing, shape), raise_errors=False)
+    for topic in answer["topics"]:
+        error = kafka_errors.for_code(topic["error_code"])
+        if error not in (kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError):
+            reason = f"topic {topic['name']} cannot be made: {topic['error_message'] or error.__name__}"
+            raise DeliveryFailed(
+                one_line(reason, Redactor(settings.secrets())),
+                refused=issubclass(error, kafka_errors.AuthorizationError),
+            )
+
+
+def _is_missing(topic: Any) -> bool:
+    return kafka_errors.for_code(topic["error_code"]) is kafka_errors.UnknownTopicOrPartitionError
+
+
+def _topic_problem(topic: Any, settings: KafkaConfig) -> str:
     """Return what keeps alerts from this topic; empty when nothing does."""
+    if _is_missing(topic):
+        return "" if settings.create_topics else DOES_NOT_EXIST
     error = kafka_errors.for_code(topic["error_code"])
-    if error is kafka_errors.UnknownTopicOrPartitionError:
-        return "does not exist; create it, unless the broker makes topics by itself (auto.create.topics.enable)"
     if error is kafka_errors.TopicAuthorizationFailedError:
         return "we have no permission to see it"
     if error is not kafka_errors.NoError:
@@ -249,7 +392,10 @@ def _topic_problem(topic: Any) -> str:
     return ""
 
 
-def _topic_shape(topic: Any) -> str:
+def _topic_shape(topic: Any, settings: KafkaConfig) -> str:
+    if _is_missing(topic):
+        partitions, replicas = (count or "the broker's own" for count in (settings.partitions, settings.replication))
+        return f"does not exist yet and will be made, partitions: {partitions}, replicas: {replicas}"
     partitions = topic["partitions"]
     replicas = min(len(partition["replica_nodes"]) for partition in partitions)
     return f"good, partitions: {len(partitions)}, replicas: {replicas}"
@@ -351,6 +497,21 @@ def _make_client(**settings: Any) -> Any:
     """Make the library's network client, with our manager in it."""
     net = NetworkSelector(**settings)
     return KafkaNetClient(net=net, manager=_ConnectionManager(net, **settings))
+
+
+def _is_connected(client: Any) -> bool:
+    return any(conn.connected for conn in list(client._manager._conns.values()))
+
+
+def _received(record: Any) -> Received:
+    return Received(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=(record.key or b"").decode(errors="replace"),
+        headers={name: (value or b"").decode(errors="replace") for name, value in record.headers},
+        value=record.value or b"",
+    )
 
 
 def _cause(raised: BaseException, *clients: Any) -> BaseException:

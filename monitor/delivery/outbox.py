@@ -1,8 +1,9 @@
 """Alerts in, durable before `commit` returns; what Kafka has not acknowledged yet, oldest first, out.
 
 `alerts` is the history: every alert said, what the page and `monitor alerts` read; `pending` names those of it that
-wait for their acknowledgement. Both are written in one transaction. `unfinished` names the last message of each alert
-that has not ended, so that a start after a crash finds them without a search.
+wait for their acknowledgement, and `waiting` is the sum of their bytes. All are written in one transaction.
+`unfinished` names the last message of each alert that has not ended, so that a start after a crash finds them without a
+search.
 """
 
 from __future__ import annotations
@@ -47,6 +48,15 @@ CREATE TABLE IF NOT EXISTS pending (
     position INTEGER PRIMARY KEY,
     bytes INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS waiting (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    bytes INTEGER NOT NULL
+);
+INSERT OR IGNORE INTO waiting SELECT 1, COALESCE(SUM(bytes), 0) FROM pending;
+CREATE TRIGGER IF NOT EXISTS pending_added AFTER INSERT ON pending
+    BEGIN UPDATE waiting SET bytes = bytes + NEW.bytes; END;
+CREATE TRIGGER IF NOT EXISTS pending_gone AFTER DELETE ON pending
+    BEGIN UPDATE waiting SET bytes = bytes - OLD.bytes; END;
 CREATE TABLE IF NOT EXISTS dead_letters (
     position INTEGER PRIMARY KEY,
     reason TEXT NOT NULL
@@ -72,8 +82,9 @@ DELETE FROM alerts WHERE position IN (
     SELECT position FROM alerts WHERE committed_seconds < ? AND position NOT IN (SELECT position FROM pending)
         AND alert_id NOT IN (SELECT alert_id FROM unfinished) LIMIT ?)
 """
+WAITING = "SELECT (SELECT COUNT(*) FROM pending), bytes FROM waiting"
 CROWDED_SHARE = 0.9
-"""Of the bound; past it updates are refused, so that starts and ends find room."""
+"""Of the nearer bound; past it updates are refused, so that starts and ends find room."""
 PRUNED_AT_ONCE = 5000
 SECONDS_A_DAY = 86_400.0
 
@@ -95,6 +106,18 @@ class StoredAlert:
     def value(self) -> bytes:
         """The JSON message, UTF-8."""
         return self.alert.value
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """How much may wait."""
+
+    records: int
+    bytes: int
+
+    def share(self, records: int, weight: int) -> float:
+        """Return how much of the nearer bound is used up; from 1 on nothing more is taken."""
+        return max(records / self.records, weight / self.bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +151,7 @@ class Outbox:
     def __init__(self, database: Database, settings: OutboxConfig, *, deliver: bool) -> None:
         self._database = database
         self._deliver = deliver
-        self._bound = settings.maximum_records
+        self._bounds = _Bounds(settings.maximum_records, settings.maximum_bytes)
         self._keep_seconds = settings.keep_days * SECONDS_A_DAY
 
     @classmethod
@@ -181,9 +204,9 @@ class Outbox:
             raise OutboxFull(self._database.path, taken=taken, refused=refused)
         return tuple(refused)
 
-    def pending(self, limit: int, *, after_position: int = 0) -> list[StoredAlert]:
-        """Return alerts that wait for their acknowledgement, oldest first."""
-        where = "WHERE p.position > ? ORDER BY p.position LIMIT ?"
+    def pending(self, limit: int, *, after_position: int = 0, health: bool = False) -> list[StoredAlert]:
+        """Return alerts that wait for their acknowledgement, oldest first; with `health` as in `recent`."""
+        where = f"WHERE p.position > ? AND {ONLY_HEALTH if health else ONLY_EVENTS} ORDER BY p.position LIMIT ?"
         return [_stored(row) for row in self._database.read(f"{STORED} {where}", (after_position, limit))]
 
     def acknowledge(self, positions: Sequence[int]) -> None:
@@ -220,7 +243,7 @@ class Outbox:
 
     def stats(self, now: float) -> OutboxStats:
         """Return how full the outbox is."""
-        return _stats(self._database, now, bound=self._bound)
+        return _stats(self._database, now, bounds=self._bounds)
 
     def prune(self, now: float) -> int:
         """Forget alerts that have been kept long enough, are delivered, and belong to no event that goes on.
@@ -243,17 +266,18 @@ class Outbox:
     def _store(self, connection: sqlite3.Connection, alerts: Sequence[Alert], now: float) -> tuple[int, list[Alert]]:
         """Store alerts until one finds no room; return how many were dealt with, and the refused updates of these."""
         refused: list[Alert] = []
-        [waiting] = connection.execute("SELECT COUNT(*) FROM pending").fetchone()
+        records, weight = connection.execute(WAITING).fetchone()
         for index, alert in enumerate(alerts):
-            if self._deliver and waiting >= self._bound and not _known(connection, alert):
+            share = self._bounds.share(records, weight) if self._deliver else 0.0
+            if share >= 1 and not _known(connection, alert):
                 return index, refused
-            if self._deliver and waiting >= self._bound * CROWDED_SHARE and alert.phase is Phase.UPDATED:
+            if share >= CROWDED_SHARE and alert.phase is Phase.UPDATED:
                 refused.append(alert)
                 continue
             position = _insert(connection, alert, now)
             if position is not None and self._deliver:
                 connection.execute("INSERT INTO pending VALUES (?, ?)", (position, len(alert.value)))
-                waiting += 1
+                records, weight = records + 1, weight + len(alert.value)
         return len(alerts), refused
 
 
@@ -283,7 +307,7 @@ class OutboxReader:
 
     def stats(self, now: float) -> OutboxStats:
         """Return what waits; how full that makes it, only its owner knows."""
-        return _stats(self._database, now, bound=None)
+        return _stats(self._database, now, bounds=None)
 
     def close(self) -> None:
         """Close the store."""
@@ -340,17 +364,19 @@ def _after(
     return [_stored(row) for row in rows]
 
 
-def _stats(database: Database | ReadOnlyDatabase, now: float, *, bound: int | None) -> OutboxStats:
-    [(pending, pending_bytes, first)] = database.read("SELECT COUNT(*), SUM(bytes), MIN(position) FROM pending")
+def _stats(database: Database | ReadOnlyDatabase, now: float, *, bounds: _Bounds | None) -> OutboxStats:
+    [(pending, pending_bytes)] = database.read(WAITING)
+    [(first,)] = database.read("SELECT MIN(position) FROM pending")
     [(dead_letters,)] = database.read("SELECT COUNT(*) FROM dead_letters")
     oldest = database.read("SELECT committed_seconds FROM alerts WHERE position = ?", (first,)) if pending else []
+    share = bounds.share(pending, pending_bytes) if bounds else 0.0
     return OutboxStats(
         pending=pending,
-        pending_bytes=pending_bytes or 0,
+        pending_bytes=pending_bytes,
         oldest_age_seconds=max(0.0, now - oldest[0][0]) if oldest else 0.0,
         dead_letters=dead_letters,
-        crowded=bound is not None and pending >= bound * CROWDED_SHARE,
-        full=bound is not None and pending >= bound,
+        crowded=share >= CROWDED_SHARE,
+        full=share >= 1,
     )
 
 

@@ -22,6 +22,7 @@ from cloudevents.core.v1.event import CloudEvent
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import GenerateJsonSchema
 
+from monitor.events.evidence import NO_LINKS, EvidenceLinks, most_attended
 from monitor.records import (
     Alert,
     ChangeReason,
@@ -132,11 +133,13 @@ class EvidencePart(_Part):
     degraded: bool
     """True when overload had lengthened the stride before this window."""
     snapshot: str | None
-    """Link to the most attended frame as JPEG; null where none was kept."""
+    """Link to the most attended frame of the window that started the event, as JPEG at full resolution; null where none
+    is kept. Relative to the page unless configured otherwise. The file is there about a second after the message."""
     strip: str | None
-    """Link to the window's frames with their attention drawn; null where none was kept."""
+    """Link to that window's frames with their attention drawn, as JPEG; null where none is kept."""
     clip: str | None
-    """Link to the video clip of the event; null where none was kept."""
+    """Link to the event's clip, MP4 with the camera's own H.264 or H.265; null where none is kept. Told from the start
+    on, so that it stands even if the monitor dies; the file is there some seconds (its post-roll) after the end."""
 
 
 class ModelPart(_Part):
@@ -268,7 +271,14 @@ def alert_id(camera: str, label: str, started_seconds: float) -> str:
     return str(uuid.uuid5(ALERT_NAMESPACE, f"{camera}/{label}/{_milliseconds(started_seconds)}"))
 
 
-def compose(change: EventChange, context: AlertContext, *, decided_seconds: float, published_seconds: float) -> Alert:
+def compose(
+    change: EventChange,
+    context: AlertContext,
+    *,
+    decided_seconds: float,
+    published_seconds: float,
+    links: EvidenceLinks = NO_LINKS,
+) -> Alert:
     """Make the alert that tells of `change`.
 
     Args:
@@ -276,6 +286,7 @@ def compose(change: EventChange, context: AlertContext, *, decided_seconds: floa
         context: what the message says besides.
         decided_seconds: when it was decided, on the same clock as the samples' `received_seconds`.
         published_seconds: when the message is handed to the outbox.
+        links: where its evidence is found.
     """
     by_frame = change.reason not in WITHOUT_FRAME
     received = change.score.window.received_seconds
@@ -294,7 +305,7 @@ def compose(change: EventChange, context: AlertContext, *, decided_seconds: floa
             threshold_off=_share(change.threshold.off),
         ),
         time=_time(change, published_seconds),
-        evidence=_evidence(change.score),
+        evidence=_evidence(change.score, links),
         model=ModelPart(
             name=context.model,
             version=context.model_version,
@@ -408,7 +419,7 @@ def health_schema() -> dict[str, Any]:
 
 
 def _schema(message: type[_Part], schema_id: str, title: str) -> dict[str, Any]:
-    schema = message.model_json_schema(mode="serialization", schema_generator=_WithoutTitles)
+    schema = message.model_json_schema(mode="serialization", schema_generator=SchemaWithoutTitles)
     return {"$schema": SCHEMA_DIALECT, "$id": schema_id, **schema, "title": title}
 
 
@@ -417,10 +428,16 @@ def alert_schema_text() -> str:
     return json.dumps(alert_schema(), indent=2) + "\n"
 
 
-class _WithoutTitles(GenerateJsonSchema):
+def health_schema_text() -> str:
+    """Return the schema as the text of `schemas/camera.v1.schema.json`."""
+    return json.dumps(health_schema(), indent=2) + "\n"
+
+
+class SchemaWithoutTitles(GenerateJsonSchema):
     """Leaves out the titles that only repeat a key's name."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
+        """Say no."""
         return False
 
 
@@ -451,20 +468,21 @@ def _clock(score: Score) -> ClockPart:
     return ClockPart(source=ClockSource.RTCP, skew_seconds=round(score.window.camera_seconds - newest, 3))
 
 
-def _evidence(score: Score) -> EvidencePart:
+def _evidence(score: Score, links: EvidenceLinks) -> EvidencePart:
     window, weights = score.window, score.attention_per_slot
     held = [(slot, seconds) for slot, seconds in enumerate(window.frame_seconds) if seconds is not None]
-    most_attended = max(held, key=lambda frame: weights[frame[0]], default=(0, window.end_seconds))
+    chosen = most_attended(score)
+    attended_seconds = None if chosen is None else window.frame_seconds[chosen]
     told = sorted(sorted(held, key=lambda frame: -weights[frame[0]])[:EVIDENCE_FRAMES])
     return EvidencePart(
         frame_times=tuple(rfc3339(seconds) for _, seconds in told),
         attention=tuple(_share(weights[slot]) for slot, _ in told),
-        most_attended_at=rfc3339(most_attended[1]),
+        most_attended_at=rfc3339(window.end_seconds if attended_seconds is None else attended_seconds),
         coverage=_share(window.coverage),
         degraded=window.degraded,
-        snapshot=None,
-        strip=None,
-        clip=None,
+        snapshot=links.snapshot,
+        strip=links.strip,
+        clip=links.clip,
     )
 
 

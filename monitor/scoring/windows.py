@@ -61,6 +61,8 @@ class CameraWindows:
         self._embeddings = np.zeros((self._slots, manifest.embedding_size), dtype=np.float32)
         self._filled = np.full(self._slots, EMPTY, dtype=np.int64)
         self._held: list[_Held | None] = [None] * self._slots
+        self._first = 0
+        """Slot of the first sample."""
         self._last: int | None = None
         self._late_in_a_row = 0
 
@@ -69,14 +71,15 @@ class CameraWindows:
         if self._last is not None and sample.slot <= self._last and not self._clock_was_set_back():
             return Pushed(late=True)
         self._late_in_a_row = 0
-        passed = self._boundaries_until(sample.slot)
+        if self._last is None:
+            self._first = sample.slot
+        due = self._windows_due(sample.slot)
         windows = [self._window(boundary) for boundary in self._boundaries_with_something(sample.slot)]
         self._keep(sample, embedding)
         if self._is_boundary(sample.slot):
-            passed += 1
             windows.append(self._window(sample.slot))
         scored = tuple(window for window in windows if window is not None)
-        return Pushed(windows=scored, skipped=passed - len(scored))
+        return Pushed(windows=scored, skipped=due - sum(self._is_due(window.first_slot) for window in scored))
 
     def _clock_was_set_back(self) -> bool:
         """Count one more late sample; forget everything when there have been T in a row."""
@@ -90,11 +93,16 @@ class CameraWindows:
     def _is_boundary(self, slot: int) -> bool:
         return (slot + 1) % self._stride == 0
 
-    def _boundaries_until(self, slot: int) -> int:
-        """Return how many windows ended after the last sample's slot and before `slot`."""
-        if self._last is None:
-            return 0
-        return slot // self._stride - (self._last + 1) // self._stride
+    def _is_due(self, first_slot: int) -> bool:
+        """Whether a window counts as skipped when it is not scored: not before the camera has begun."""
+        return first_slot >= self._first
+
+    def _windows_due(self, slot: int) -> int:
+        """Return how many windows that are due end after the last sample's slot, up to `slot`."""
+        begin = self._first + self._slots - 1
+        if self._last is not None:
+            begin = max(begin, self._last + 1)
+        return max(0, (slot + 1) // self._stride - begin // self._stride)
 
     def _boundaries_with_something(self, slot: int) -> range:
         """Return those of them whose windows still reach back to the last sample: T / stride at most."""

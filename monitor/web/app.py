@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.templating import Jinja2Templates
 
 from monitor import __version__
 from monitor.telemetry.metrics import CONTENT_TYPE
 
 SHOWN_ALERTS = 50
+MEDIA_TYPES = {".jpg": "image/jpeg", ".mp4": "video/mp4"}
 SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; "
-    "frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; media-src 'self'; "
+    "form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
@@ -60,6 +61,10 @@ class View(Protocol):
         """Return the newest alert messages, newest first."""
         ...
 
+    def media(self, name: str) -> Path | None:
+        """Return a file of evidence; None where there is none of that name."""
+        ...
+
 
 def create_app(view: View) -> FastAPI:
     """Return the application that serves `view`."""
@@ -85,6 +90,13 @@ def create_app(view: View) -> FastAPI:
     def metrics() -> Response:
         return Response(view.metrics(), media_type=CONTENT_TYPE)
 
+    @app.api_route("/media/{name}", methods=["GET", "HEAD"])
+    def media(name: str) -> Response:
+        path = view.media(name)
+        if path is None:
+            return JSONResponse({"detail": "Not Found"}, status_code=404)
+        return FileResponse(path, media_type=MEDIA_TYPES[path.suffix])  # answers range requests, so that clips can seek
+
     @app.get("/", response_class=HTMLResponse)
     def page(request: Request) -> Response:
         return templates.TemplateResponse(
@@ -94,6 +106,7 @@ def create_app(view: View) -> FastAPI:
                 "cameras": view.cameras(),
                 "pipeline": view.pipeline(),
                 "alerts": view.alerts(SHOWN_ALERTS),
+                "has_media": lambda name: view.media(name) is not None,
                 "version": __version__,
             },
         )
@@ -106,4 +119,4 @@ def _answer(health: Health) -> JSONResponse:
 
 
 def _clock(seconds: float | None) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S") if seconds else "–"
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S") if seconds else "–"

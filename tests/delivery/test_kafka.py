@@ -164,33 +164,6 @@ def test_a_kafka_that_starts_late_gets_everything_in_order(
     assert arrived(kafka_broker, topic, alerts) == by_camera(alerts)
 
 
-@pytest.mark.timeout(240)
-def test_a_broker_killed_again_and_again_loses_nothing_and_keeps_the_order(
-    kafka_broker: KafkaBroker, topic: str, outbox: Outbox
-) -> None:
-    alerts = make_alerts(topic, 300, cameras=5)
-
-    def produce(publisher: Publisher) -> None:
-        for alert in alerts:
-            outbox.commit([alert], now=time.time())
-            publisher.notify()
-            time.sleep(0.03)
-
-    with publishing(outbox, to(kafka_broker, topic, request_timeout_seconds=3.0)) as (publisher, reports):
-        producing = threading.Thread(target=produce, args=(publisher,))
-        producing.start()
-        try:
-            for share in (0.1, 0.4):
-                goal = share * len(alerts)
-                reports.wait(lambda _, goal=goal: reports.acknowledged > goal, seconds=40)
-                kafka_broker.restart()
-        finally:
-            kafka_broker.start()
-            producing.join()
-        reports.wait(lambda _: outbox.pending(1) == [], seconds=60)
-    assert arrived(kafka_broker, topic, alerts) == by_camera(alerts)
-
-
 def make_topic(broker: KafkaBroker, topic: str, settings: dict[str, str]) -> None:
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
     admin.create_topics([NewTopic(topic, 1, 1, topic_configs=settings)])
@@ -369,22 +342,101 @@ def test_an_unknown_authority_is_said(kafka_broker: KafkaBroker, topic: str, out
     assert "certificate verify failed" in reports.all[0].detail
 
 
+def with_certificates(broker: KafkaBroker, topic: str, **settings: Any) -> KafkaConfig:
+    return KafkaConfig(
+        bootstrap_servers=broker.bootstrap_mutual_tls,
+        topic=topic,
+        security_protocol="SSL",
+        ssl_cafile=broker.ca_file,
+        **settings,
+    )
+
+
+def test_alerts_go_through_mutual_tls(kafka_broker: KafkaBroker, topic: str, outbox: Outbox) -> None:
+    alerts = make_alerts(topic, 5)
+    outbox.commit(alerts, now=time.time())
+    ours = {"ssl_certfile": kafka_broker.certificates.client, "ssl_keyfile": kafka_broker.certificates.client_key}
+    with publishing(outbox, with_certificates(kafka_broker, topic, **ours)) as (_, reports):
+        reports.wait(lambda _: reports.acknowledged == 5)
+    assert arrived(kafka_broker, topic, alerts) == by_camera(alerts)
+
+
+def test_a_broker_that_misses_our_certificate_is_said(kafka_broker: KafkaBroker, topic: str, outbox: Outbox) -> None:
+    settings = with_certificates(kafka_broker, topic, request_timeout_seconds=2.0)
+    with publishing(outbox, settings) as (_, reports):
+        reports.wait(lambda all_reports: bool(all_reports))
+    assert reports.all[0].state is DeliveryState.UNREACHABLE
+    assert "certificate" in reports.all[0].detail.lower()
+    assert not probe_kafka(settings).ok
+
+
+# --- topics that are not there ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def strict_broker() -> Iterator[KafkaBroker]:
+    """A broker that makes no topic by itself."""
+    with KafkaBroker(extra=("auto.create.topics.enable=false",)) as broker:
+        yield broker
+
+
+def test_topics_are_made_where_the_settings_ask_for_it(strict_broker: KafkaBroker, topic: str, outbox: Outbox) -> None:
+    alerts = make_alerts(topic, 5)
+    outbox.commit(alerts, now=time.time())
+    plain = to(strict_broker, topic, request_timeout_seconds=2.0, health_topic=f"{topic}-health")
+    with publishing(outbox, plain) as (_, reports):
+        reports.wait(lambda _: DeliveryState.UNREACHABLE in reports.states)
+    assert reports.all[-1].detail.startswith(f"topic {topic} does not exist; create it")
+    settings = plain.model_copy(update={"create_topics": True, "partitions": 3})
+    before = probe_kafka(settings)
+    assert before.ok
+    assert before.lines[1].endswith("does not exist yet and will be made, partitions: 3, replicas: the broker's own")
+    with publishing(outbox, settings) as (_, reports):
+        reports.wait(lambda _: reports.acknowledged == 5)
+    assert probe_kafka(plain).lines[1:] == (
+        f"topic {topic}: good, partitions: 3, replicas: 1",
+        f"topic {topic}-health: good, partitions: 3, replicas: 1",
+    )
+    assert arrived(strict_broker, topic, alerts) == by_camera(alerts)
+    impossible = plain.model_copy(update={"create_topics": True, "replication": 5, "health_topic": f"{topic}-more"})
+    with publishing(outbox, impossible) as (_, reports):
+        reports.wait(lambda all_reports: bool(all_reports))
+    assert reports.all[0].detail.startswith(f"topic {topic}-more cannot be made: ")
+
+
+@pytest.mark.parametrize("port", [silent_port, closed_port])
+def test_it_stops_in_time_while_it_would_make_topics(outbox: Outbox, topic: str, port: Any) -> None:
+    outbox.commit(make_alerts(topic, 3), now=time.time())
+    with port() as number:
+        settings = KafkaConfig(bootstrap_servers=f"127.0.0.1:{number}", create_topics=True)
+        publisher = Publisher(outbox, settings, on_report=Reports())
+        publisher.start()
+        time.sleep(0.5)
+        began = time.monotonic()
+        publisher.stop(Deadline(1.5))
+        assert time.monotonic() - began < 1.5
+    assert not publisher.alive
+
+
 # --- monitor check --probe -------------------------------------------------------------------------------------------
 
 
 def test_the_probe_says_what_is_there_and_what_is_not(kafka_broker: KafkaBroker, topic: str, outbox: Outbox) -> None:
-    missing = probe_kafka(to(kafka_broker, topic))
+    settings = to(kafka_broker, topic, health_topic=f"{topic}-health")
+    missing = probe_kafka(settings)
     assert not missing.ok
     assert missing.lines[0] == f"Kafka at {kafka_broker.bootstrap}: connected"
-    assert missing.lines[1].startswith(f"topic {topic}: does not exist")
-    outbox.commit(make_alerts(topic, 1), now=time.time())
-    with publishing(outbox, to(kafka_broker, topic)) as (_, reports):
-        reports.wait(lambda _: reports.acknowledged == 1)
-    assert probe_kafka(to(kafka_broker, topic)) == KafkaReport(
+    assert missing.lines[1].startswith(f"topic {topic}: does not exist; create it")
+    assert missing.lines[2].startswith(f"topic {topic}-health: does not exist; create it")
+    outbox.commit([*make_alerts(topic, 1), *make_alerts(f"{topic}-health", 1, first=1)], now=time.time())
+    with publishing(outbox, settings) as (_, reports):
+        reports.wait(lambda _: reports.acknowledged == 2)
+    assert probe_kafka(settings) == KafkaReport(
         ok=True,
         lines=(
             f"Kafka at {kafka_broker.bootstrap}: connected",
             f"topic {topic}: good, partitions: 1, replicas: 1",
+            f"topic {topic}-health: good, partitions: 1, replicas: 1",
         ),
     )
 

@@ -159,6 +159,42 @@ def test_a_crowded_outbox_refuses_updates_and_a_full_one_everything(outbox: Outb
     assert waiting(outbox)[-20:] == more
 
 
+def heavy(number: int, *, sequence: int = 0, phase: Phase = Phase.STARTED) -> Alert:
+    return replace(make_alert(number, sequence=sequence, phase=phase), value=bytes(10_000))
+
+
+def test_bytes_are_bounded_as_records_are(tmp_path: Path) -> None:
+    outbox = Outbox.open(OutboxConfig(path=tmp_path / "outbox.sqlite", maximum_bytes=100_000), deliver=True)
+    outbox.commit([heavy(number) for number in range(9)], now=100.0)
+    stats = outbox.stats(100.0)
+    assert (stats.pending_bytes, stats.crowded, stats.full) == (90_000, True, False)
+    update, end = heavy(0, sequence=1, phase=Phase.UPDATED), heavy(0, sequence=2, phase=Phase.ENDED)
+    assert outbox.commit([update, end], now=100.0) == (update,)
+    assert outbox.stats(100.0).full
+    with pytest.raises(OutboxFull):
+        outbox.commit([heavy(50)], now=100.0)
+    first, second, *_ = outbox.pending(10)
+    outbox.acknowledge([first.position, first.position])
+    outbox.dead_letter(second.position, "too large")
+    stats = outbox.stats(100.0)
+    assert (stats.pending, stats.pending_bytes, stats.crowded) == (8, 80_000, False)
+    assert outbox.commit([update], now=100.0) == ()
+    outbox.close()
+
+
+def test_a_store_of_an_older_program_learns_its_bytes(settings: OutboxConfig) -> None:
+    outbox = Outbox.open(settings, deliver=True)
+    outbox.commit([heavy(number) for number in range(3)], now=100.0)
+    outbox.close()
+    older = sqlite3.connect(settings.path)
+    older.executescript("DROP TRIGGER pending_added; DROP TRIGGER pending_gone; DROP TABLE waiting")
+    older.close()
+    outbox = Outbox.open(settings, deliver=True)
+    outbox.acknowledge([outbox.pending(1)[0].position])
+    assert outbox.stats(100.0).pending_bytes == 20_000
+    outbox.close()
+
+
 def test_delivered_alerts_are_forgotten_after_their_days(outbox: Outbox) -> None:
     ended = make_alert(0, sequence=1, phase=Phase.ENDED)
     outbox.commit([make_alert(0), ended, make_alert(1)], now=0.0)

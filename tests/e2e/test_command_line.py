@@ -178,13 +178,16 @@ def test_alerts_are_listed(tmp_path, scene_streams):
 
 
 def test_schemas_are_json_schemas():
-    for name in ("config", "alert"):
+    for name in ("config", "alert", "camera"):
         code, output = run_command("schema", name)
         assert code == 0
         jsonschema.Draft202012Validator.check_schema(json.loads(output))
+    code, output = run_command("schema", "asyncapi")
+    assert code == 0
+    assert json.loads(output)["asyncapi"] == "3.0.0"
 
 
-@pytest.mark.parametrize("command", ["", "run", "check", "replay", "alerts", "schema", "train", "evaluate"])
+@pytest.mark.parametrize("command", ["", "run", "check", "replay", "alerts", "consume", "schema", "train", "evaluate"])
 def test_help_teaches(command):
     code, output = run_command(*([command] if command else []), "--help")
     assert code == 0

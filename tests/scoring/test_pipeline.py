@@ -89,7 +89,7 @@ def test_each_sample_is_embedded_once_and_windows_share_a_call(quick_engine: Eng
     scored = pipeline(counting).score_batch(samples)
     assert counting.embedded == [16]
     assert counting.classified == [len(scored.scores)] == [4]
-    assert dict(scored.windows_skipped) == {"yard": 2, "gate": 2}
+    assert dict(scored.windows_skipped) == {}  # nothing is missed while the rings fill
     assert dict(scored.samples_late) == {}
 
 

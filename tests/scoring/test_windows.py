@@ -50,7 +50,8 @@ class Naive:
             seen = {**self.taken, **({sample.slot: sample} if boundary == sample.slot else {})}
             window = self.window(boundary, seen)
             if window is None:
-                skipped += 1
+                begun = min(seen, default=sample.slot)
+                skipped += boundary - self.slots + 1 >= begun
             else:
                 windows.append(window)
         self.taken[sample.slot] = sample

@@ -1,0 +1,106 @@
+"""The media folder: what a crash left of clips is finished, what is too old or too much is removed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+DAY_SECONDS = 86_400.0
+PART = ".part"
+NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.mp4|(\.strip)?\.jpg)")
+"""What the program writes here: an alert's id and what it is. Nothing else is served or removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaStats:
+    """What the folder holds."""
+
+    files: int = 0
+    bytes: int = 0
+    """Unfinished clips included."""
+    removed: int = 0
+    """Files removed by this look."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    seconds: float
+    bytes: int
+
+
+class MediaFolder:
+    """The folder of snapshots, strips and clips.
+
+    Args:
+        folder: made when missing.
+        keep_days: files older than this are removed.
+        keep_bytes: beyond this the oldest are removed first.
+    """
+
+    def __init__(self, folder: Path, *, keep_days: float, keep_bytes: int) -> None:
+        self._folder = folder
+        self._keep_days = keep_days
+        self._keep_bytes = keep_bytes
+
+    def find(self, name: str) -> Path | None:
+        """Return the complete file of that name; None where there is none, or the name is none of ours."""
+        if NAME.fullmatch(name) is None:
+            return None
+        path = self._folder / name
+        return path if path.is_file() and not path.is_symlink() else None
+
+    def finish_parts(self) -> int:
+        """Give clips that a crash cut off their names, remove other unfinished files; return how many clips.
+
+        For a time when nobody writes clips.
+
+        Raises:
+            OSError: the folder cannot be made or written.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return sum(self.finish(path.name.removesuffix(PART)) for path in self._folder.glob(f"*{PART}"))
+
+    def finish(self, name: str) -> bool:
+        """Finish one file that its writer left behind; return whether it is a clip that holds something.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        part = self._folder / (name + PART)
+        if NAME.fullmatch(name) is None or not part.is_file():
+            return False
+        if name.endswith(".mp4") and part.stat().st_size > 0:
+            part.replace(self._folder / name)
+            return True
+        part.unlink()
+        return False
+
+    def prune(self, now: float) -> MediaStats:
+        """Remove what is too old, then the oldest while there is too much; return what is left.
+
+        Raises:
+            OSError: the folder cannot be read or written.
+        """
+        files = sorted(self._files(), key=lambda file: file.seconds)
+        unfinished = sum(path.stat().st_size for path in self._folder.glob(f"*{PART}"))
+        total = sum(file.bytes for file in files) + unfinished
+        removed = 0
+        for file in files:
+            if file.seconds >= now - self._keep_days * DAY_SECONDS and total <= self._keep_bytes:
+                break
+            file.path.unlink(missing_ok=True)
+            total -= file.bytes
+            removed += 1
+        return MediaStats(files=len(files) - removed, bytes=total, removed=removed)
+
+    def _files(self) -> list[_File]:
+        if not self._folder.is_dir():
+            return []
+        found = []
+        for path in self._folder.iterdir():
+            if NAME.fullmatch(path.name) and path.is_file():
+                stat = path.stat()
+                found.append(_File(path, stat.st_mtime, stat.st_size))
+        return found
