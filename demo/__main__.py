@@ -86,7 +86,8 @@ def _watch(cameras: list[DemoCamera], server: RtspServer, *, bundle: str, second
     metrics = ""
     try:
         _wait_until_served(monitor, address)
-        console.print(f"\nThe page: [bold]{address}[/]   metrics: {address}/metrics   log: {log.name}", highlight=False)
+        console.print(f"\nThe page: [bold]{address}[/]   metrics: {address}/metrics", highlight=False)
+        console.print(f"The log:  {log.name}", highlight=False)
         console.print(f"{len(cameras)} cameras, model '{bundle}'. Ctrl-C ends it.\n", highlight=False)
         if os.environ.get("DISPLAY"):
             webbrowser.open(address)
