@@ -60,7 +60,7 @@ class ClipWriter:
         self._leading = True
         try:
             self._container, self._stream = self._open(first, comment)
-        except (av.error.FFmpegError, ValueError) as exc:
+        except (av.error.FFmpegError, ValueError, IndexError) as exc:  # IndexError: no stream in what should be one
             raise EvidenceFailed(_said(exc)) from exc
 
     def follows(self, packet: RingPacket) -> str:

@@ -174,7 +174,7 @@ class EvidenceKeeper:
                 return ending
             writer.write(packet)
         if over and not ring.after(writer.last_serial):
-            return "the camera was lost"
+            return "the monitor stopped" if self._stopping else "the camera was lost"
         return "no more packets came" if time.time() > clip.until_seconds + OVERTIME_SECONDS else None
 
     def _writer(self, request: BeginClip, first: RingPacket) -> ClipWriter:
@@ -231,7 +231,7 @@ class EvidenceKeeper:
             strip_bytes = self._write_jpeg(
                 request.strip_name, strip(decoded.slots, most_attended=request.most_attended)
             )
-        except (EvidenceFailed, OSError, av.error.FFmpegError, cv2.error) as exc:
+        except (EvidenceFailed, OSError, ValueError, av.error.FFmpegError, cv2.error) as exc:
             self._tell_pictures(request, EvidenceResult.FAILED, getattr(exc, "strerror", None) or str(exc))
             return
         drawn = time.thread_time()

@@ -31,7 +31,8 @@ def parameter_sets(units: bytes, codec: str) -> tuple[bytes, ...]:
 
 def has_lengths(extradata: bytes, codec: str) -> bool:
     """Whether a stream with this extradata writes lengths in place of start codes."""
-    return codec in ("h264", "hevc") and extradata[:1] == b"\x01"
+    least = {"h264": AVCC_SETS_AT, "hevc": HVCC_SETS_AT}.get(codec)
+    return least is not None and len(extradata) > least and extradata[:1] == b"\x01"
 
 
 def with_start_codes(payload: bytes, extradata: bytes, codec: str) -> bytes:

@@ -207,12 +207,12 @@ class Worker:
 
     def _close(self) -> None:
         """Let the cameras say goodbye and the last reports leave; then end, whatever still hangs."""
+        if self._evidence is not None:
+            self._evidence.stop()
         with self._lock:
             threads = [watched.thread for watched in self._watched.values()]
             for camera in list(self._watched):
                 self._drop(camera)
-        if self._evidence is not None:
-            self._evidence.stop()
         end = time.monotonic() + CLOSE_SECONDS
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))

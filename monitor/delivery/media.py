@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,8 +85,7 @@ class MediaFolder:
             OSError: the folder cannot be read or written.
         """
         files = sorted(self._files(), key=lambda file: file.seconds)
-        unfinished = sum(path.stat().st_size for path in self._folder.glob(f"*{PART}"))
-        total = sum(file.bytes for file in files) + unfinished
+        total = sum(file.bytes for file in files) + sum(file.bytes for file in self._files(unfinished=True))
         removed = 0
         for file in files:
             if file.seconds >= now - self._keep_days * DAY_SECONDS and total <= self._keep_bytes:
@@ -95,12 +95,14 @@ class MediaFolder:
             removed += 1
         return MediaStats(files=len(files) - removed, bytes=total, removed=removed)
 
-    def _files(self) -> list[_File]:
+    def _files(self, *, unfinished: bool = False) -> list[_File]:
         if not self._folder.is_dir():
             return []
         found = []
         for path in self._folder.iterdir():
-            if NAME.fullmatch(path.name) and path.is_file():
-                stat = path.stat()
-                found.append(_File(path, stat.st_mtime, stat.st_size))
+            name = path.name.removesuffix(PART)
+            if NAME.fullmatch(name) and unfinished == (name != path.name):
+                with suppress(FileNotFoundError):  # a capture process has just completed it under its own name
+                    stat = path.stat()
+                    found.append(_File(path, stat.st_mtime, stat.st_size))
         return found

@@ -96,7 +96,7 @@ def test_an_unknown_name_is_told_as_such(scheme: str) -> None:
         (401, FailureReason.REFUSED),
         (403, FailureReason.REFUSED),
         (404, FailureReason.NOT_FOUND),
-        (500, FailureReason.UNSUPPORTED),
+        (500, FailureReason.SERVER_ERROR),
     ],
 )
 def test_answers_of_a_web_server(code: int, reason: FailureReason, listen: Callable[[bytes], int]) -> None:

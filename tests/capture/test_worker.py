@@ -14,11 +14,23 @@ import pytest
 
 from monitor.bundle import SampleShape
 from monitor.capture import worker as worker_module
+from monitor.capture.evidence import EvidencePlan
 from monitor.capture.worker import CaptureSupervisor, WorkerReport
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.deadline import Deadline
 from monitor.errors import StopTimedOut
-from monitor.records import CameraState, CameraStatus, CaptureCounts, DropReason, FailureReason, Sample
+from monitor.records import (
+    BeginClip,
+    CameraState,
+    CameraStatus,
+    CaptureCounts,
+    DropReason,
+    EvidenceKind,
+    EvidenceReport,
+    EvidenceResult,
+    FailureReason,
+    Sample,
+)
 from tests.capture.drawing import write_video
 from tests.conftest import StartRtsp, StreamFiles
 from tests.services.ports import free_port
@@ -32,7 +44,8 @@ SETTINGS = CaptureConfig(
 class Ears:
     """A supervisor and everything that it told."""
 
-    def __init__(self, settings: CaptureConfig = SETTINGS) -> None:
+    def __init__(self, settings: CaptureConfig = SETTINGS, evidence: EvidencePlan | None = None) -> None:
+        self.evidence: list[EvidenceReport] = []
         self.samples: dict[str, list[Sample]] = defaultdict(list)
         self.states: list[CameraStatus] = []
         self.counts: list[CaptureCounts] = []
@@ -47,6 +60,8 @@ class Ears:
             on_status=self.states.append,
             on_counts=self.counts.append,
             on_worker=self.workers.append,
+            on_evidence=self.evidence.append,
+            evidence=evidence,
         )
         self.supervisor.start()
 
@@ -265,3 +280,25 @@ def test_a_stall_is_noticed_although_reports_still_come(
     slots = [sample.slot for sample in ears.samples["hall"]]
     assert slots[2:] == list(range(slots[2], slots[-1] + 1))
     assert all(state.camera == "yard" for state in ears.states if state.state is CameraState.OFFLINE)
+
+
+def test_evidence_of_a_worker_that_dies_is_told_as_lost_and_its_part_stays(tmp_path: Path) -> None:
+    ears = Ears(evidence=EvidencePlan(tmp_path / "media", ring_seconds=10.0, ring_bytes=1_000_000))
+    try:
+        ears.supervisor.keep(BeginClip("yard", "early", "early.mp4", 0.0, 0.0, 2e9))
+        assert [(report.alert_id, report.result) for report in ears.evidence] == [("early", EvidenceResult.LOST)]
+        ears.supervisor.add(video(tmp_path))
+        ears.wait(lambda: len(ears.samples["yard"]) > 4)
+        ears.wait(lambda: any(counts.ring_bytes for counts in ears.counts))
+        ears.supervisor.keep(BeginClip("yard", "cut", "cut.mp4", time.time() - 1.0, time.time(), 2e9))
+        ears.wait((tmp_path / "media/cut.mp4.part").exists)
+        os.kill(ears.pid(0), signal.SIGKILL)
+        ears.wait(lambda: len(ears.evidence) == 2)
+        lost = ears.evidence[1]
+        assert (lost.alert_id, lost.kind, lost.result) == ("cut", EvidenceKind.CLIP, EvidenceResult.LOST)
+        assert "SIGKILL" in lost.detail
+        assert (tmp_path / "media/cut.mp4.part").exists()
+    finally:
+        ears.supervisor.stop(Deadline(3))
+    assert len(ears.evidence) == 2
+    assert ears.supervisor.first_error is None

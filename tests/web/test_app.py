@@ -8,11 +8,14 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
 
 from monitor.config import CameraConfig
 from monitor.deadline import Deadline
+from monitor.delivery.media import MediaFolder
 from monitor.errors import InputInvalid
 from monitor.records import CameraState, CameraStatus, FailureReason
 from monitor.reporting import Reporter
@@ -27,6 +30,7 @@ class Shown:
 
     reporter: Reporter = field(default_factory=lambda: Reporter(Metrics()))
     health: Health = field(default_factory=lambda: Health(ok=True, parts={"scoring": "running"}))
+    folder: Path | None = None
 
     def live(self):
         return self.health
@@ -45,6 +49,9 @@ class Shown:
 
     def alerts(self, limit):
         return []
+
+    def media(self, name):
+        return None if self.folder is None else MediaFolder(self.folder, keep_days=1, keep_bytes=1).find(name)
 
 
 @pytest.fixture
@@ -117,3 +124,67 @@ def test_it_stops_in_time_with_a_connection_open(shown):
         began = time.monotonic()
         server.stop(Deadline(3))
         assert time.monotonic() - began < 3.0
+
+
+ALERT = "0d9c0f4e-6a64-5a3c-9a3e-2f1a7c0b9d11"
+
+
+@pytest.fixture
+def media(tmp_path, shown):
+    shown.folder = tmp_path / "media"
+    shown.folder.mkdir()
+    (shown.folder / f"{ALERT}.mp4").write_bytes(bytes(range(256)) * 10)
+    (shown.folder / f"{ALERT}.jpg").write_bytes(b"jpeg")
+    (shown.folder / f"{ALERT}.mp4.part").write_bytes(b"unfinished")
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    return shown.folder
+
+
+def fetch(address, path, **headers):
+    """Ask for a path as it stands: urllib would tidy it."""
+    connection = HTTPConnection(address.removeprefix("http://"), timeout=5)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    try:
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
+
+
+def test_evidence_is_served_with_its_type(address, media):
+    status, headers, content = fetch(address, f"/media/{ALERT}.jpg")
+    assert (status, headers["Content-Type"], content) == (200, "image/jpeg", b"jpeg")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "media-src 'self'" in headers["Content-Security-Policy"]
+
+
+def test_a_player_may_ask_for_a_range(address, media):
+    status, headers, content = fetch(address, f"/media/{ALERT}.mp4", Range="bytes=10-19")
+    assert (status, headers["Content-Type"]) == (206, "video/mp4")
+    assert headers["Content-Range"] == "bytes 10-19/2560"
+    assert content == bytes(range(10, 20))
+    assert fetch(address, f"/media/{ALERT}.mp4")[1]["Accept-Ranges"] == "bytes"
+    assert fetch(address, f"/media/{ALERT}.mp4", Range="bytes=9999-")[0] == 416
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/media/",
+        "/media/../secret.jpg",
+        "/media/%2e%2e%2fsecret.jpg",
+        "/media/..%2Fsecret.jpg",
+        "/media/%2e%2e/secret.jpg",
+        "/media//etc/passwd",
+        "/media/%2Fetc%2Fpasswd",
+        f"/media/{ALERT}.mp4.part",
+        f"/media/{ALERT}.mp4%00.jpg",
+        f"/media/{ALERT}.MP4",
+        f"/media/x{ALERT}.mp4",
+    ],
+)
+def test_nothing_but_evidence_is_served(path, address, media):
+    status, _, content = fetch(address, path)
+    assert status == 404
+    assert b"secret" not in content
+    assert b"unfinished" not in content
