@@ -137,26 +137,28 @@ def outbox_and_publisher(
     """Commit alerts while the publisher runs, or all of them before it starts; return the spread to acknowledgement."""
     outbox = Outbox.open(OutboxConfig(path=folder / "outbox.sqlite"), deliver=True)
     acknowledged: dict[str, float] = {}
-    connected, complete = threading.Event(), threading.Event()
+    warm, complete = threading.Event(), threading.Event()
 
     def note(report: DeliveryReport) -> None:
-        connected.set()
         now = time.perf_counter()
         acknowledged.update((stored.alert.alert_id, now) for stored in report.acknowledged)
-        if len(acknowledged) == len(alerts):
+        if acknowledged:
+            warm.set()
+        if len(decided) == len(alerts) and decided.keys() <= acknowledged.keys():
             complete.set()
 
+    decided: dict[str, float] = {}
     publisher = Publisher(outbox, settings, on_report=note)
     if at_once:
         outbox.commit(alerts, now=time.time())
         began = time.perf_counter()
-        decided = dict.fromkeys((alert.alert_id for alert in alerts), began)
+        decided.update(dict.fromkeys((alert.alert_id for alert in alerts), began))
         publisher.start()
     else:
+        outbox.commit([replace(alerts[0], alert_id="warm")], now=time.time())
         publisher.start()
-        assert connected.wait(PATIENCE_SECONDS)
+        assert warm.wait(PATIENCE_SECONDS)
         began = time.perf_counter()
-        decided = {}
         for alert in paced(alerts, rate):
             decided[alert.alert_id] = time.perf_counter()
             outbox.commit([alert], now=time.time())

@@ -37,7 +37,8 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Point = tuple[Share, Share]
 
-PATH_KEYS = {"evidence": ("folder",), "outbox": ("path",), "kafka": ("ssl_cafile", "ssl_certfile", "ssl_keyfile")}
+KAFKA_FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "sasl_password_file")
+PATH_KEYS = {"evidence": ("folder",), "outbox": ("path",), "kafka": KAFKA_FILES}
 SECRET_PARAMETER = re.compile(r"pass|pwd|token|auth|key|secret", re.IGNORECASE)
 SECRET_PAIR = re.compile(
     r"(?P<key>[^/&?=]*(?:pass|pwd|token|auth|key|secret)[^/&?=]*)=(?P<value>[^/&?]+)", re.IGNORECASE
@@ -116,13 +117,7 @@ class CameraConfig(_Section):
     @field_validator("password_file")
     @classmethod
     def _file_is_readable(cls, path: Path | None) -> Path | None:
-        if path is None:
-            return None
-        try:
-            path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ValueError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or 'not text'}") from None
-        return path
+        return _readable_file(path)
 
     @field_validator("tls_ca_file")
     @classmethod
@@ -149,7 +144,7 @@ class CameraConfig(_Section):
         if self.password_env:
             password = os.environ[self.password_env]
         elif self.password_file is not None:
-            password = (self.password_file.read_text(encoding="utf-8").splitlines() or [""])[0]
+            password = _first_line(self.password_file)
         self._password = SecretStr(password)
         self._username = self.username or unquote(parts.username or "")
         return self
@@ -336,6 +331,8 @@ class KafkaConfig(_Section):
     """User name at the broker."""
     sasl_password_env: str = ""
     """Environment variable that holds the password."""
+    sasl_password_file: Path | None = None
+    """File that holds the password (its first line)."""
 
     _password: SecretStr = PrivateAttr(default=SecretStr(""))
 
@@ -343,6 +340,11 @@ class KafkaConfig(_Section):
     @classmethod
     def _variable_is_set(cls, name: str) -> str:
         return _checked_variable(name)
+
+    @field_validator("sasl_password_file")
+    @classmethod
+    def _file_is_readable(cls, path: Path | None) -> Path | None:
+        return _readable_file(path)
 
     @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile")
     @classmethod
@@ -362,9 +364,15 @@ class KafkaConfig(_Section):
     def _take_secrets(self) -> Self:
         if self.security_protocol.startswith("SASL") and not self.sasl_mechanism:
             raise ValueError(f"security_protocol {self.security_protocol} needs sasl_mechanism")
-        if self.sasl_mechanism and not (self.sasl_username and self.sasl_password_env):
-            raise ValueError("sasl_mechanism needs sasl_username and sasl_password_env")
-        self._password = SecretStr(os.environ.get(self.sasl_password_env, "") if self.sasl_password_env else "")
+        named = [self.sasl_password_env, self.sasl_password_file]
+        if self.sasl_mechanism and not (self.sasl_username and any(named)):
+            raise ValueError("sasl_mechanism needs sasl_username and sasl_password_env or sasl_password_file")
+        if all(named):
+            raise ValueError("give sasl_password_env or sasl_password_file, not both")
+        if self.sasl_password_env:
+            self._password = SecretStr(os.environ[self.sasl_password_env])
+        elif self.sasl_password_file is not None:
+            self._password = SecretStr(_first_line(self.sasl_password_file))
         return self
 
     @property
@@ -499,7 +507,9 @@ def check_against_model(config: Config, manifest: Manifest, path: Path | str) ->
 
 def _with_absolute_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the file's values with its paths anchored in its folder."""
-    anchored = {"outbox": {}, **values}
+    anchored = {"evidence": {}, "outbox": {}, **values}
+    if isinstance(anchored["evidence"], dict):
+        anchored["evidence"] = {"folder": str(EvidenceConfig().folder), **anchored["evidence"]}
     if isinstance(anchored["outbox"], dict):
         anchored["outbox"] = {"path": str(OutboxConfig().path), **anchored["outbox"]}
     for section, keys in PATH_KEYS.items():
@@ -564,6 +574,21 @@ def _existing_file(path: Path | None) -> Path | None:
     except OSError as exc:
         raise ValueError(f"{path} cannot be looked at: {exc.strerror}") from None
     raise ValueError(f"{path} is not a file")
+
+
+def _readable_file(path: Path | None) -> Path | None:
+    """Return a path where it is a text file that can be read."""
+    if path is None:
+        return None
+    try:
+        path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ValueError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or 'not text'}") from None
+    return path
+
+
+def _first_line(path: Path) -> str:
+    return (path.read_text(encoding="utf-8").splitlines() or [""])[0]
 
 
 def _checked_variable(name: str) -> str:

@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS alerts (
 );
 CREATE INDEX IF NOT EXISTS alerts_by_camera ON alerts (camera, position);
 CREATE INDEX IF NOT EXISTS alerts_by_age ON alerts (committed_seconds);
+CREATE INDEX IF NOT EXISTS messages_on_health ON alerts (position) WHERE label = '';
 CREATE TABLE IF NOT EXISTS pending (
     position INTEGER PRIMARY KEY,
     bytes INTEGER NOT NULL
@@ -72,6 +73,9 @@ SELECT a.position, a.committed_seconds, p.position IS NOT NULL, d.reason, a.aler
 FROM alerts a LEFT JOIN pending p ON p.position = a.position LEFT JOIN dead_letters d ON d.position = a.position
 """
 ONLY_EVENTS, ONLY_HEALTH = "a.label <> ''", "a.label = ''"
+WAITING_EVENTS = f"p.position > ? AND {ONLY_EVENTS} ORDER BY p.position"
+WAITING_HEALTH = f"p.position IS NOT NULL AND a.position > ? AND {ONLY_HEALTH} ORDER BY a.position"
+"""The few messages on health are found by their own index, not among the many alerts that may wait."""
 STORE = """
 INSERT OR IGNORE INTO alerts
     (alert_id, sequence, camera, label, phase, received_seconds, committed_seconds, topic, headers, value)
@@ -206,7 +210,7 @@ class Outbox:
 
     def pending(self, limit: int, *, after_position: int = 0, health: bool = False) -> list[StoredAlert]:
         """Return alerts that wait for their acknowledgement, oldest first; with `health` as in `recent`."""
-        where = f"WHERE p.position > ? AND {ONLY_HEALTH if health else ONLY_EVENTS} ORDER BY p.position LIMIT ?"
+        where = f"WHERE {WAITING_HEALTH if health else WAITING_EVENTS} LIMIT ?"
         return [_stored(row) for row in self._database.read(f"{STORED} {where}", (after_position, limit))]
 
     def acknowledge(self, positions: Sequence[int]) -> None:

@@ -315,6 +315,19 @@ def test_alerts_go_through_tls_with_a_password(
     assert arrived(kafka_broker, topic, alerts) == by_camera(alerts)
 
 
+def test_the_password_may_stand_in_a_file(
+    kafka_broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text(f"{kafka_broker.password}\n")
+    by_variable = secured(kafka_broker, topic, monkeypatch, "wrong").model_dump()
+    settings = KafkaConfig(**by_variable | {"sasl_password_env": "", "sasl_password_file": file})
+    assert settings.secrets() == (kafka_broker.password,)
+    assert probe_kafka(settings).lines[0].endswith(f"connected as {kafka_broker.user}")
+    with pytest.raises(ValueError, match="not both"):
+        KafkaConfig(**by_variable | {"sasl_password_file": file})
+
+
 def test_a_wrong_password_is_one_clear_message_without_it(
     kafka_broker: KafkaBroker, topic: str, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: Any, caplog: Any
 ) -> None:
@@ -463,6 +476,7 @@ def test_the_probe_of_a_silent_port_ends(protocol: Any) -> None:
 
 
 def test_a_codec_that_is_not_installed_is_named(kafka_broker: KafkaBroker, topic: str, outbox: Outbox) -> None:
-    with publishing(outbox, to(kafka_broker, topic, compression="snappy")) as (_, reports):
+    settings = to(kafka_broker, topic).model_copy(update={"compression": "snappy"})
+    with publishing(outbox, settings) as (_, reports):
         reports.wait(lambda all_reports: bool(all_reports))
     assert "snappy" in reports.all[0].detail

@@ -83,7 +83,9 @@ def wait_until(condition, seconds: float = 5.0) -> None:
 
 
 def test_live_scores_are_those_of_the_pipeline(engine: Engine) -> None:
-    samples = [make_sample(slot, camera=camera) for slot in (*range(20), *range(40, 50)) for camera in ("yard", "gate", "dock")]
+    samples = [
+        make_sample(slot, camera=camera) for slot in (*range(20), *range(40, 50)) for camera in ("yard", "gate", "dock")
+    ]
     told = Told()
     scorer = make_scorer(engine, told, batch_wait_seconds=0.01)
     scorer.start()
