@@ -16,8 +16,8 @@ $(VENV)/.runtime: pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 $(VENV)/.train: $(VENV)/.runtime
-	@echo "Installing the extra 'train' (torch: a large download)."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[train]'
+	@echo "Installing the extras 'train' (torch: a large download) and 's3'."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[train,s3]'
 	@touch $@
 
 setup: $(VENV)/.train ## Everything a developer needs into .venv

@@ -269,6 +269,11 @@ class EvidenceConfig(_Section):
     """Where the files lie, named by alert id; made when missing."""
     base_url: str = "media"
     """What the links in alerts begin with: the page's own /media by default; an address once it is public."""
+    upload_url: Annotated[str, Field(pattern=r"^(s3://[^/@\s]+(/[^@\s]*)?)?$")] = ""
+    """`s3://bucket/folder` that files are copied to as they are completed; needs the extra `s3`, and credentials as S3
+    clients take them (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or a role). Empty: none."""
+    upload_endpoint_url: Annotated[str, Field(pattern=r"^(https?://[^/@\s]+(/[^@\s]*)?)?$")] = ""
+    """Address of the store where it is not Amazon's."""
     pre_seconds: Annotated[float, Field(ge=0.0, le=60.0)] = 5.0
     """How long before the event its clip begins, at the latest; it begins with a keyframe."""
     post_seconds: Annotated[float, Field(ge=0.0, le=600.0)] = 5.0

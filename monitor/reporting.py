@@ -16,6 +16,7 @@ from monitor.decisions import Commitment, Decision
 from monitor.delivery.kafka import DeliveryReport, DeliveryState
 from monitor.delivery.media import MediaStats
 from monitor.delivery.outbox import OutboxStats
+from monitor.delivery.upload import UploadReport
 from monitor.records import (
     CameraState,
     CameraStatus,
@@ -85,6 +86,7 @@ class Reporter:
         self._cameras: dict[str, CameraView] = {}
         self._pipeline = PipelineView()
         self._deliveries: dict[str, tuple[DeliveryState, str]] = {}
+        self._upload_failed = False
         self._was_online: set[str] = set()
         self._unscored: set[str] = set()
         """Cameras whose last window was not scored for want of coverage."""
@@ -229,6 +231,15 @@ class Reporter:
             )
         else:
             log.warning(f"evidence_{report.result.value}", **told, detail=report.detail)
+
+    def upload(self, report: UploadReport) -> None:
+        """Note an attempt to copy a media file to the bucket."""
+        self.metrics.uploads.labels("uploaded" if report.ok else "failed").inc()
+        changed, self._upload_failed = self._upload_failed is report.ok, not report.ok
+        if changed and report.ok:
+            log.info("media_upload_recovered")
+        elif changed:
+            log.warning("media_upload_failed", file=report.name, reason=report.detail)
 
     def media(self, stats: MediaStats) -> None:
         """Note how much the media folder holds."""

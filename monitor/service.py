@@ -31,6 +31,7 @@ from monitor.decisions import Decider, EvidenceDesk, thresholds_of
 from monitor.delivery.kafka import DeliveryState, Publisher
 from monitor.delivery.media import MediaFolder
 from monitor.delivery.outbox import Outbox, OutboxStats
+from monitor.delivery.upload import Uploader
 from monitor.errors import MonitorError, OutboxUnavailable, StageFailed
 from monitor.events.alerts import AlertContext, recovered
 from monitor.events.evidence import clip_name
@@ -115,6 +116,11 @@ class Service:
         self._media = MediaFolder(
             config.evidence.folder, keep_days=config.evidence.keep_days, keep_bytes=config.evidence.keep_bytes
         )
+        self._uploader = (
+            Uploader(self._media, config.evidence, on_report=reporter.upload)
+            if config.evidence.enabled and config.evidence.upload_url
+            else None
+        )
         self._web = WebServer(create_app(self), host=config.http.host, port=config.http.port)
 
     def _make_publishers(self) -> list[Publisher]:
@@ -170,6 +176,8 @@ class Service:
         self._decider.start()
         for publisher in self._publishers:
             publisher.start()
+        if self._uploader is not None:
+            self._uploader.start()
         self._scorer.start()
         self._capture.start()
         for camera in self._config.cameras:
@@ -252,6 +260,9 @@ class Service:
             ("decisions", lambda: self._decider.stop(Deadline(deadline.remaining(at_most=1.0)))),
         ]
         steps += [("kafka", partial(self._stop_publisher, publisher, deadline)) for publisher in self._publishers]
+        if self._uploader is not None:
+            uploader = self._uploader
+            steps.append(("upload", lambda: uploader.stop(Deadline(deadline.remaining(at_most=0.5)))))
         steps += [
             ("outbox", self._outbox.close),
             ("engine", self._opened.engine.close),

@@ -9,6 +9,8 @@ from pathlib import Path
 
 DAY_SECONDS = 86_400.0
 PART = ".part"
+SENT = "sent"
+"""Folder within the folder: what a bucket has taken."""
 NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.mp4|(\.strip)?\.jpg)")
 """What the program writes here: an alert's id and what it is. Nothing else is served or removed."""
 
@@ -49,8 +51,28 @@ class MediaFolder:
         """Return the complete file of that name; None where there is none, or the name is none of ours."""
         if NAME.fullmatch(name) is None:
             return None
-        path = self._folder / name
-        return path if path.is_file() and not path.is_symlink() else None
+        for path in (self._folder / name, self._folder / SENT / name):
+            if path.is_file() and not path.is_symlink():
+                return path
+        return None
+
+    def unsent(self) -> list[Path]:
+        """Return the complete files that have not been marked as sent, oldest first.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        return [file.path for file in sorted(self._files(self._folder), key=lambda file: file.seconds)]
+
+    def mark_sent(self, name: str) -> None:
+        """Note that a bucket has a file: it moves to `sent`; harmless when retention has just removed it.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        (self._folder / SENT).mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):
+            (self._folder / name).replace(self._folder / SENT / name)
 
     def finish_parts(self) -> int:
         """Give clips that a crash cut off their names, remove other unfinished files; return how many clips.
@@ -84,8 +106,10 @@ class MediaFolder:
         Raises:
             OSError: the folder cannot be read or written.
         """
-        files = sorted(self._files(), key=lambda file: file.seconds)
-        total = sum(file.bytes for file in files) + sum(file.bytes for file in self._files(unfinished=True))
+        complete = [*self._files(self._folder), *self._files(self._folder / SENT)]
+        files = sorted(complete, key=lambda file: file.seconds)
+        unfinished = self._files(self._folder, unfinished=True)
+        total = sum(file.bytes for file in (*files, *unfinished))
         removed = 0
         for file in files:
             if file.seconds >= now - self._keep_days * DAY_SECONDS and total <= self._keep_bytes:
@@ -95,11 +119,12 @@ class MediaFolder:
             removed += 1
         return MediaStats(files=len(files) - removed, bytes=total, removed=removed)
 
-    def _files(self, *, unfinished: bool = False) -> list[_File]:
-        if not self._folder.is_dir():
+    @staticmethod
+    def _files(folder: Path, *, unfinished: bool = False) -> list[_File]:
+        if not folder.is_dir():
             return []
         found = []
-        for path in self._folder.iterdir():
+        for path in folder.iterdir():
             name = path.name.removesuffix(PART)
             if NAME.fullmatch(name) and unfinished == (name != path.name):
                 with suppress(FileNotFoundError):  # a capture process has just completed it under its own name

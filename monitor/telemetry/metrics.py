@@ -127,6 +127,9 @@ class Metrics:
             "monitor_capture_worker_restarts", "Capture processes replaced.", registry=registry
         )
         self.workers = Gauge("monitor_capture_workers", "Capture processes running.", registry=registry)
+        self.uploads = Counter(
+            "monitor_media_uploads", "Attempts to copy a media file to the bucket.", ["result"], registry=registry
+        )
         self.engine_parity = Gauge(
             "monitor_engine_parity",
             "How well the engine reproduces the golden outputs: least cosine, largest errors.",
