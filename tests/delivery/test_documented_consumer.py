@@ -24,7 +24,8 @@ def run_until(script: Path, lines: int, *arguments: str) -> list[str]:
     """Run the consumer until it has printed so many lines, and a moment longer; return them."""
     out = script.with_suffix(".out")
     with out.open("w") as file:
-        consumer = subprocess.Popen([sys.executable, str(script), *arguments], stdout=file, stderr=subprocess.DEVNULL)
+        command = ["env", "--default-signal=INT", sys.executable, str(script), *arguments]  # a job of CI may ignore it
+        consumer = subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL)
         try:
             end = time.monotonic() + 30
             while len(out.read_text().splitlines()) < lines and time.monotonic() < end:
