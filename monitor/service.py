@@ -27,7 +27,7 @@ from monitor.capture.evidence import EvidencePlan
 from monitor.capture.worker import CaptureSupervisor
 from monitor.config import CameraConfig, Config, KafkaConfig, check_against_model
 from monitor.deadline import Deadline
-from monitor.decisions import Decider, EvidenceDesk, thresholds_of
+from monitor.decisions import Commitment, Decider, EvidenceDesk, thresholds_of
 from monitor.delivery.kafka import DeliveryState, Publisher
 from monitor.delivery.media import MediaFolder
 from monitor.delivery.outbox import Outbox, OutboxStats
@@ -79,6 +79,7 @@ class Service:
         self._failure: BaseException | None = None
         self._beat = time.monotonic()
         self._address = ""
+        self._outbox_unread = False
         self._build()
 
     def _build(self) -> None:
@@ -243,7 +244,11 @@ class Service:
                 self._outbox.prune(time.time())
             self._reporter.outbox(self._outbox.stats(time.time()))
         except MonitorError as exc:
-            log.warning("outbox_not_read", reason=str(exc))
+            if not self._outbox_unread:  # told once, at the change
+                log.warning("outbox_not_read", reason=str(exc))
+            self._outbox_unread = True
+        else:
+            self._outbox_unread = False
 
     def _look_at_media(self) -> None:
         try:
@@ -302,7 +307,7 @@ class Service:
             except OSError as exc:
                 log.warning("media_failed", reason=exc.strerror, folder=str(self._config.evidence.folder))
 
-    def _committed(self, commitment: Any) -> None:
+    def _committed(self, commitment: Commitment) -> None:
         self._reporter.commitment(commitment)
         if commitment.said:
             for publisher in self._publishers:
@@ -372,7 +377,7 @@ class Service:
         return [json.loads(stored.value) for stored in newest]
 
 
-def open_service(config: Config, *, config_path: Any) -> Service:
+def open_service(config: Config, *, config_path: Path) -> Service:
     """Load and check what a configuration names, and put the monitor together.
 
     Raises:

@@ -276,3 +276,15 @@ def test_a_probe_of_a_camera_that_sends_nothing_comes_back(stream_files: StreamF
     assert caught.value.reason in (FailureReason.TIMED_OUT, FailureReason.STALLED)
     assert time.monotonic() - begun < 4.0
     server.resume("yard")
+
+
+def test_a_certificate_is_checked_where_that_is_asked_for(
+    stream_files: StreamFiles, start_rtsp: StartRtsp, certificates: Certificates
+) -> None:
+    server = start_rtsp({"yard": stream_files.mount()}, certificate=certificates.server, key=certificates.server_key)
+    camera = CameraConfig(id="yard", url=server.url("yard"), tls_verify=True, tls_ca_file=certificates.ca)
+    with open_source(camera, CaptureConfig()) as source:
+        assert next(source.packets())
+    stranger = CameraConfig(id="yard", url=server.url("yard"), tls_verify=True)
+    with pytest.raises(SourceFailed):
+        open_source(stranger, CaptureConfig())

@@ -137,10 +137,11 @@ def test_what_waits_is_sent_before_the_stop(kafka_broker: KafkaBroker, topic: st
     assert outbox.pending(1) == []
 
 
-def test_compressed_alerts_arrive(kafka_broker: KafkaBroker, topic: str, outbox: Outbox) -> None:
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "zstd"])
+def test_compressed_alerts_arrive(kafka_broker: KafkaBroker, topic: str, outbox: Outbox, codec: str) -> None:
     alerts = make_alerts(topic, 20)
     outbox.commit(alerts, now=time.time())
-    with publishing(outbox, to(kafka_broker, topic, compression="gzip")) as (_, reports):
+    with publishing(outbox, to(kafka_broker, topic, compression=codec)) as (_, reports):
         reports.wait(lambda _: reports.acknowledged == 20)
     assert arrived(kafka_broker, topic, alerts) == by_camera(alerts)
 
@@ -292,25 +293,33 @@ def test_a_publisher_that_never_started_stops(outbox: Outbox) -> None:
 # --- who we are ------------------------------------------------------------------------------------------------------
 
 
-def secured(broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch, password: str) -> KafkaConfig:
+def secured(
+    broker: KafkaBroker,
+    topic: str,
+    monkeypatch: pytest.MonkeyPatch,
+    password: str,
+    mechanism: str = "SCRAM-SHA-512",
+) -> KafkaConfig:
     monkeypatch.setenv(PASSWORD_VARIABLE, password)
     return KafkaConfig(
         bootstrap_servers=broker.bootstrap_sasl_tls,
         topic=topic,
         security_protocol="SASL_SSL",
         ssl_cafile=broker.ca_file,
-        sasl_mechanism="SCRAM-SHA-512",
+        sasl_mechanism=mechanism,
         sasl_username=broker.user,
         sasl_password_env=PASSWORD_VARIABLE,
     )
 
 
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
 def test_alerts_go_through_tls_with_a_password(
-    kafka_broker: KafkaBroker, topic: str, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+    kafka_broker: KafkaBroker, topic: str, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, mechanism: str
 ) -> None:
     alerts = make_alerts(topic, 5)
     outbox.commit(alerts, now=time.time())
-    with publishing(outbox, secured(kafka_broker, topic, monkeypatch, kafka_broker.password)) as (_, reports):
+    settings = secured(kafka_broker, topic, monkeypatch, kafka_broker.password, mechanism)
+    with publishing(outbox, settings) as (_, reports):
         reports.wait(lambda _: reports.acknowledged == 5)
     assert arrived(kafka_broker, topic, alerts) == by_camera(alerts)
 

@@ -17,7 +17,6 @@ from monitor.config import EvidenceConfig
 from monitor.deadline import Deadline
 from monitor.delivery.media import MediaFolder
 from monitor.delivery.upload import Uploader, UploadReport
-from monitor.errors import StopTimedOut
 from tests.services.ports import free_port
 
 NAMES = [
@@ -127,7 +126,6 @@ def test_it_stops_in_time_while_the_store_hangs(tmp_path):
         uploader.start()
         time.sleep(1.0)
         began = time.monotonic()
-        with pytest.raises(StopTimedOut, match="did not stop in time"):
-            uploader.stop(Deadline(0.5))
+        uploader.stop(Deadline(0.5))
         assert time.monotonic() - began < 1.5
         assert len(media.unsent()) == 3

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import signal
 import socket
+import sqlite3
+import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import psutil
 import pytest
 
-from tests.services.monitor import MonitorProcess, configuration
+from tests.services.monitor import COMMAND, MonitorProcess, configuration
 from tests.services.rtsp import Mount, RtspServer
 
 from .conftest import FPS
@@ -112,3 +114,41 @@ def test_a_second_signal_ends_at_once(tmp_path):
             assert seconds < 1.0
             _, alive = psutil.wait_procs(children, timeout=3)
             assert not alive
+
+
+def test_while_another_program_holds_the_outbox(tmp_path, scene_streams):
+    with RtspServer({"yard": Mount(scene_streams["h264"], FPS)}) as server:
+        config = configuration(tmp_path, [{"id": "yard", "url": server.url("yard")}], bundle="demo")
+        with MonitorProcess(config) as monitor:
+            monitor.wait_for_event("event_started", 45)
+            with closing(sqlite3.connect(tmp_path / "outbox.sqlite", isolation_level=None)) as intruder:
+                intruder.execute("BEGIN IMMEDIATE")
+                _, seconds = monitor.stop()
+                intruder.execute("ROLLBACK")
+            assert seconds < 5.0
+            assert "Traceback" not in monitor.log_text
+            [stopped] = monitor.events("monitor_stopped")
+            assert stopped["unsaid_alerts"] == 1  # the event's end; the next start ends it as recovered
+        config.with_suffix(".log").unlink()
+        with MonitorProcess(config) as monitor:
+            monitor.wait_for_event("event_ended", 10)
+
+
+def test_although_nobody_reads_its_log_any_more(tmp_path, scene_streams):
+    with RtspServer({"yard": Mount(scene_streams["h264"], FPS)}) as server:
+        config = configuration(tmp_path, [{"id": "yard", "url": server.url("yard")}], bundle="demo")
+        with subprocess.Popen([*COMMAND, "run", "--config", str(config)], stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stderr is not None
+                while "monitor_started" not in process.stderr.readline():
+                    assert process.poll() is None
+                process.stderr.close()
+                server.kill()  # there is something to log
+                time.sleep(3.0)
+                assert process.poll() is None
+                began = time.monotonic()
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(10) == 0
+                assert time.monotonic() - began < 5.0
+            finally:
+                process.kill()

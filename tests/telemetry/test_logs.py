@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
+import sys
 
 import pytest
 import structlog
@@ -13,8 +16,10 @@ from monitor.telemetry.redaction import Redactor
 
 @pytest.fixture(autouse=True)
 def restored():
+    handlers = logging.getLogger().handlers
     yield
     structlog.reset_defaults()
+    logging.getLogger().handlers = handlers
 
 
 def test_lines_are_json_and_redacted(capsys):
@@ -45,3 +50,22 @@ def test_text_is_for_people(capsys):
     configure_logs(level="warning", style="text", redactor=Redactor(()))
     structlog.get_logger().warning("camera_lost", camera="yard")
     assert "camera_lost" in capsys.readouterr().err
+
+
+def test_what_libraries_log_takes_the_same_way(capsys):
+    configure_logs(level="info", style="json", redactor=Redactor(["hunter2"]))
+    logging.getLogger("some.library").info("unseen")
+    logging.getLogger("some.library").error("cannot log in with %s", "hunter2")
+    (line,) = capsys.readouterr().err.splitlines()
+    record = json.loads(line)
+    assert record["library"] == "some.library"
+    assert record["message"] == "cannot log in with [redacted]"
+
+
+def test_the_program_outlives_its_log(monkeypatch):
+    configure_logs(level="info", style="json", redactor=Redactor(()))
+    gone = io.StringIO()
+    gone.close()
+    monkeypatch.setattr(sys, "stderr", gone)
+    structlog.get_logger().info("nobody_reads_this")
+    assert gone.closed
