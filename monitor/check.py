@@ -1,4 +1,4 @@
-"""A configuration in, a report on everything it names out; with `probe`, every camera and Kafka are asked."""
+"""Cameras and Kafka of a configuration in; what they answer when asked, for `monitor check --probe`, out."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from monitor.bundle import Bundle, Manifest, find_bundle, load_bundle
+from monitor.bundle import Manifest
 from monitor.capture.source import StreamReport, probe
-from monitor.config import CameraConfig, Config, check_against_model
+from monitor.config import CameraConfig, Config
 from monitor.delivery.kafka import KafkaReport, probe_kafka
 from monitor.errors import SourceFailed
-from monitor.scoring.engine import OpenedEngine, open_engine
 
 PROBE_SECONDS = 5.0
 PROBED_AT_ONCE = 8
@@ -30,19 +29,6 @@ class ProbedCamera:
     def ok(self) -> bool:
         """Whether pictures came."""
         return self.failure is None
-
-
-def check_model(config: Config, *, config_path: object, threads: int) -> tuple[Bundle, OpenedEngine]:
-    """Load the model that the configuration names, and prove that an engine here reproduces it.
-
-    Raises:
-        BundleInvalid: the files are missing or altered.
-        ConfigInvalid: a label that the model does not have.
-        EngineUnavailable: nothing here can run it.
-    """
-    bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
-    check_against_model(config, bundle.manifest, str(config_path))
-    return bundle, open_engine(bundle, preference=config.model.engine, threads=threads)
 
 
 def probe_cameras(config: Config) -> Sequence[ProbedCamera]:

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from monitor import __version__
 from monitor.bundle import Bundle, Manifest, find_bundle, load_bundle
-from monitor.check import ProbedCamera, check_model, probe_cameras, probe_delivery, rate_problem
+from monitor.check import ProbedCamera, probe_cameras, probe_delivery, rate_problem
 from monitor.config import Config, EventsConfig, KafkaConfig, ScoringConfig, load_config
 from monitor.delivery.consumer import Consumer
 from monitor.delivery.outbox import Outbox, StoredAlert
@@ -36,7 +36,7 @@ from monitor.events.alerts import alert_schema_text, health_schema_text
 from monitor.events.asyncapi import asyncapi_text
 from monitor.replay import Replayed, replay_video
 from monitor.scoring.engine import OpenedEngine, open_engine
-from monitor.service import alert_context, engine_threads, open_service
+from monitor.service import alert_context, open_model, open_service
 from monitor.telemetry.logs import configure_logs
 from monitor.telemetry.redaction import Redactor
 
@@ -86,7 +86,7 @@ def check(
     """
     loaded = load_config(config)
     _speak(loaded)
-    bundle, opened = check_model(loaded, config_path=config, threads=engine_threads(loaded.model.threads))
+    bundle, opened = open_model(loaded, config_path=config)
     manifest = bundle.manifest
     out.print(f"[green]✓[/] {escape(str(config))}: {len(loaded.cameras)} camera(s)", highlight=False)
     out.print(
@@ -392,7 +392,7 @@ def _model(settings: Config | None, name: str | None) -> tuple[Bundle, OpenedEng
     folder = settings.folder if settings else Path.cwd()
     bundle = load_bundle(find_bundle(name or (settings.model.bundle if settings else "fight"), folder))
     preference, threads = (settings.model.engine, settings.model.threads) if settings else ("auto", 0)
-    return bundle, open_engine(bundle, preference=preference, threads=engine_threads(threads))
+    return bundle, open_engine(bundle, preference=preference, threads=threads)
 
 
 def _check_plot(plot: Path, videos: list[Path]) -> None:

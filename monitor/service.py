@@ -386,11 +386,22 @@ def open_service(config: Config, *, config_path: Path) -> Service:
         EngineUnavailable: nothing here can run the model.
         OutboxUnavailable: the store of alerts cannot be opened.
     """
-    bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
-    check_against_model(config, bundle.manifest, config_path)
-    opened = open_engine(bundle, preference=config.model.engine, threads=engine_threads(config.model.threads))
+    bundle, opened = open_model(config, config_path=config_path)
     outbox = Outbox.open(config.outbox, deliver=config.kafka is not None)
     return Service(config, bundle=bundle, opened=opened, outbox=outbox)
+
+
+def open_model(config: Config, *, config_path: Path) -> tuple[Bundle, OpenedEngine]:
+    """Load the model that the configuration names, and prove that an engine here reproduces it.
+
+    Raises:
+        BundleInvalid: the files are missing or altered.
+        ConfigInvalid: a label that the model does not have.
+        EngineUnavailable: nothing here can run it.
+    """
+    bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
+    check_against_model(config, bundle.manifest, config_path)
+    return bundle, open_engine(bundle, preference=config.model.engine, threads=config.model.threads)
 
 
 def evidence_plan(config: Config, manifest: Manifest) -> EvidencePlan | None:
@@ -401,11 +412,6 @@ def evidence_plan(config: Config, manifest: Manifest) -> EvidencePlan | None:
     window = (manifest.window_slots + manifest.stride_slots * events.smoothing_windows) / manifest.sample_fps
     needed = settings.pre_seconds + window + events.minimum_seconds + RING_SPARE_SECONDS
     return EvidencePlan(settings.folder, max(settings.ring_seconds, needed), settings.ring_bytes)
-
-
-def engine_threads(configured: int) -> int:
-    """Return the engine's threads: as configured, or half of the cores so that capture keeps the others."""
-    return configured or max(1, (os.cpu_count() or 1) // 2)
 
 
 def alert_context(
