@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Installs the real servers that the tests, the demo and the benchmarks start; safe to run twice.
-# Usage: setup-services.sh [rtsp] [kafka] [prometheus] [ffmpeg]      (none: all of them)
+# Usage: setup-services.sh [rtsp] [kafka] [prometheus] [ffmpeg] [kustomize]      (none: all of them)
 #   rtsp        GStreamer's RTSP server with its Python bindings, from Debian
 #   kafka       Java 17 or newer and Maven from Debian, Kafka's jars by Maven into .cache/kafka/lib
 #   prometheus  Prometheus with promtool, from Debian
 #   ffmpeg      the programs ffmpeg and ffprobe: peers in benchmarks
+#   kustomize   kustomize 5 (what is there, or kubectl's own, or built by Go, which Debian has), and as Go modules the
+#               schemas that manifests and compose.yaml are checked against, both into .cache/kustomize
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -72,10 +74,40 @@ setup_ffmpeg() {
     command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null || install_packages ffmpeg
 }
 
-[ $# -gt 0 ] || set -- rtsp kafka prometheus ffmpeg
+KUSTOMIZE=v5.0.3  # the newest that Debian's Go builds
+OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
+COMPOSE=github.com/compose-spec/compose-go/v2@v2.4.9
+
+has_kustomize() {  # of version 5, as the tests look for it
+    [ -x .cache/kustomize/kustomize ] || kustomize version 2>/dev/null | grep -q 'v5\.' ||
+        kubectl version --client 2>/dev/null | grep -q 'Kustomize Version: v5\.'
+}
+
+setup_kustomize() {
+    local target=.cache/kustomize
+    [ -f "$target/compose-spec.json" ] && has_kustomize && return 0
+    command -v go >/dev/null || install_packages golang-go ca-certificates
+    mkdir -p "$target"
+    target=$PWD/$target
+    local modules
+    modules=$(mktemp -d)
+    export GOMODCACHE=$modules/cache GOFLAGS="${GOFLAGS:-} -modcacherw"
+    if ! has_kustomize; then
+        echo "Building kustomize by Go; this takes a minute or two"
+        (cd "$modules" && CGO_ENABLED=0 GOBIN=$target go install "sigs.k8s.io/kustomize/kustomize/v5@$KUSTOMIZE")
+    fi
+    echo "Fetching the schemas of the Prometheus operator and of Compose as Go modules"
+    (cd "$modules" && go mod download "$OPERATOR" "$COMPOSE")
+    cp -f "$modules/cache/${OPERATOR}"/example/prometheus-operator-crd/monitoring.coreos.com_{podmonitors,prometheusrules}.yaml \
+        "$target/"
+    cp -f "$modules/cache/${COMPOSE}/schema/compose-spec.json" "$target/"  # last: an interrupted fetch is begun again
+    rm -rf "$modules"
+}
+
+[ $# -gt 0 ] || set -- rtsp kafka prometheus ffmpeg kustomize
 for part in "$@"; do
     case $part in
-        rtsp | kafka | prometheus | ffmpeg) "setup_$part" ;;
-        *) echo "unknown part '$part'; known: rtsp kafka prometheus ffmpeg" >&2; exit 2 ;;
+        rtsp | kafka | prometheus | ffmpeg | kustomize) "setup_$part" ;;
+        *) echo "unknown part '$part'; known: rtsp kafka prometheus ffmpeg kustomize" >&2; exit 2 ;;
     esac
 done
