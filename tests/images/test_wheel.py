@@ -21,6 +21,7 @@ from tests.services.rtsp import encode_stream
 
 ROOT = Path(__file__).parent.parent.parent
 INSTALL_SECONDS = 900.0
+pytestmark = pytest.mark.xdist_group("wheel")  # one installation for all
 MOST_WHEEL_BYTES = 20e6
 MOST_ENVIRONMENT_BYTES = 900e6
 
