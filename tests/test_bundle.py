@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -81,3 +82,28 @@ def test_bundles_are_found_by_path_and_by_name(bundle_path, tmp_path):
     assert find_bundle("fight", tmp_path).name == "fight"
     with pytest.raises(BundleInvalid, match="demo, fight"):
         find_bundle("none", tmp_path)
+
+
+def test_a_pickle_in_a_bundle_is_not_run(bundle_path, tmp_path):
+    """A bundle may come from a stranger, who can write a manifest with the right checksums."""
+    mark = tmp_path / "was-here"
+    with np.load(bundle_path / GOLDEN) as arrays:
+        trapped = dict(arrays)
+    trapped["pictures"] = np.array([_Trap(mark)], dtype=object)
+    np.savez(bundle_path / GOLDEN, **trapped)
+    bundle = write_manifest(bundle_path, load_manifest(bundle_path))
+    with pytest.raises(BundleInvalid, match="golden arrays cannot be read"):
+        bundle.golden()
+    assert not mark.exists()
+    np.load(bundle_path / GOLDEN, allow_pickle=True)["pictures"]
+    assert mark.exists(), "the trap is a real one"
+
+
+class _Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.mark),))
