@@ -142,6 +142,12 @@ def test_what_the_program_writes_is_on_the_volume_and_fits(overlay, tmp_path, mo
     assert config.evidence.keep_bytes + 3 * config.outbox.maximum_bytes <= size, "table, index and WAL count too"
 
 
+def test_the_engine_takes_no_more_threads_than_the_pod_has_cores(overlay, tmp_path, monkeypatch):
+    """Left at 0 the program would count the node's."""
+    limit = float(container_of(named(overlay, "StatefulSet"))["resources"]["limits"]["cpu"])
+    assert 0 < loaded(overlay, tmp_path, monkeypatch).model.threads <= limit
+
+
 def test_the_network_policy_lets_cameras_and_kafka_through(overlay, tmp_path, monkeypatch):
     config = loaded(overlay, tmp_path, monkeypatch)
     rules = named(overlay, "NetworkPolicy")["spec"]["egress"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -14,7 +15,15 @@ SECRET = "p@ss w:rd/ü"
 
 
 @pytest.mark.parametrize(
-    "spelling", [SECRET, quote(SECRET, safe=""), quote(SECRET), quote_plus(SECRET), quote(SECRET, safe="").lower()]
+    "spelling",
+    [
+        SECRET,
+        quote(SECRET, safe=""),
+        quote(SECRET),
+        quote_plus(SECRET),
+        quote(SECRET, safe="").lower(),
+        base64.b64encode(SECRET.encode()).decode(),
+    ],
 )
 def test_every_spelling_is_taken_out(spelling):
     cleaned = Redactor([SECRET]).clean(f"before {spelling} after")
