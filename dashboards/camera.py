@@ -14,7 +14,6 @@ def camera() -> Dashboard:
     """Return the dashboard."""
     return frame(
         "monitor-camera",
-        "Monitor · Camera",
         "One camera: its connection, its picture, what is decoded and scored of it, and what is told of it.",
         {
             "Now": [*_figures(), *_bands()],

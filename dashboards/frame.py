@@ -1,4 +1,4 @@
-"""A title and panels in; a whole dashboard out, with the variables, links and annotations that all of them have."""
+"""Panels in; a whole dashboard out, with the variables, links and annotations that all of them have."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from dashboards.panels import SOURCE, Panel, to_dashboards
+from dashboards.panels import SOURCE, Panel, to_dashboard
 
 SCOPE = 'job=~"$job",instance=~"$instance"'
 """What every selector holds: the chosen monitors."""
 ONE = f'{SCOPE},camera=~"$camera"'
 """The chosen monitors and cameras."""
+TITLES = {"monitor-overview": "Overview", "monitor-camera": "Camera", "monitor-pipeline": "Pipeline"}
+"""The dashboards' names in addresses, which never change, and for people."""
 ANNOTATION_STEP = "60s"
 Rows = Mapping[str, Sequence[Panel]]
 
@@ -37,18 +39,17 @@ class PrometheusAnnotation(models.AnnotationQuery):
         }
 
 
-def frame(uid: str, title: str, description: str, rows: Rows, *, one_camera: bool = False) -> models.Dashboard:
+def frame(uid: str, description: str, rows: Rows, *, one_camera: bool = False) -> models.Dashboard:
     """Return a dashboard.
 
     Args:
-        uid: its name in addresses; never changes.
-        title: for people.
+        uid: its name in addresses.
         description: what it answers.
         rows: heading to panels.
         one_camera: it is of one camera; else of any number.
     """
     builder = (
-        Dashboard(title)
+        Dashboard(f"Monitor · {TITLES[uid]}")
         .uid(uid)
         .description(description)
         .tags(["monitor"])
@@ -56,7 +57,7 @@ def frame(uid: str, title: str, description: str, rows: Rows, *, one_camera: boo
         .refresh("30s")
         .time("now-3h" if one_camera else "now-6h", "now")
         .tooltip(DashboardCursorSync.CROSSHAIR)
-        .link(to_dashboards())
+        .links([to_dashboard(other, other_uid) for other_uid, other in TITLES.items() if other_uid != uid])
         .with_variable(DatasourceVariable("datasource").label("Data source").type("prometheus"))
         .with_variable(_choice("job", "Job", "label_values(monitor_build_info, job)"))
         .with_variable(_choice("instance", "Monitor", 'label_values(monitor_build_info{job=~"$job"}, instance)'))

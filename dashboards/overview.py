@@ -17,7 +17,6 @@ def overview() -> Dashboard:
     """Return the dashboard."""
     return frame(
         "monitor-overview",
-        "Monitor · Overview",
         "What is down, how often events are told, whether decisions are in time, and what piles up.",
         {
             "What is down": [*_figures(), *_lists()],

@@ -211,16 +211,10 @@ def rows(
     return panel.override_by_name(columns["camera"], [DynamicConfigValue(id_val="links", value=[_camera_link()])])
 
 
-def to_dashboards() -> DashboardLink:
-    """Return the links between the dashboards, which keep time and variables."""
-    return (
-        DashboardLink("Monitor")
-        .type(DashboardLinkType.DASHBOARDS)
-        .tags(["monitor"])
-        .as_dropdown(False)
-        .include_vars(True)
-        .keep_time(True)
-    )
+def to_dashboard(title: str, uid: str) -> DashboardLink:
+    """Return a link to a dashboard, with time, data source and monitors; not the cameras, one here and many there."""
+    variables = "&".join(f"${{{name}:queryparam}}" for name in ("datasource", "job", "instance"))
+    return DashboardLink(title).type(DashboardLinkType.LINK).url(f"/d/{uid}?{variables}").keep_time(True)
 
 
 def _camera_link() -> dict[str, object]:

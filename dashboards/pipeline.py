@@ -15,7 +15,6 @@ def pipeline() -> Dashboard:
     """Return the dashboard."""
     return frame(
         "monitor-pipeline",
-        "Monitor · Pipeline",
         "Model and engine, stages and batches, outbox and Kafka, evidence, processes and disks.",
         {
             "Model and engine": _model(),
