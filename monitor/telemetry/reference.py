@@ -64,8 +64,8 @@ NUMBERS = ("_parity", "_factor")
 HEAD = """# Metrics
 
 Everything that `/metrics` tells, made of the code by `monitor schema metrics`. Names, labels and units are an
-interface: a change of them stands in the changelog. Counters begin with 0 where their labels are known beforehand, so that the
-first event has an increase. Of a camera that is no longer watched every series disappears.
+interface: a change of them stands in the changelog. Counters begin with 0 where their labels are known beforehand, so
+that the first event has an increase. Of a camera that is no longer watched every series disappears.
 """
 
 
