@@ -99,7 +99,7 @@ def names_in(expression: str) -> set[str]:
 def substituted(expression: str, *, camera: str = ".+") -> str:
     """Put values in the place of the dashboard's variables, for a Prometheus that scrapes every second."""
     values = {
-        "$__rate_interval": "15s",
+        "$__rate_interval": "1m",
         "$__range": "1m",
         "$job": ".+",
         "$instance": ".+",
