@@ -69,6 +69,13 @@ def test_the_runbook_has_an_entry_for_every_alert_and_no_other():
     assert set(re.findall(r"^### (\w+)$", text, re.MULTILINE)) == set(alerts())
 
 
+@pytest.mark.parametrize("name", alerts())
+def test_the_operations_guide_lists_the_alert_as_it_is(name):
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    after, severity = alerts()[name].get("for", "at once"), alerts()[name]["labels"]["severity"]
+    assert f"| [{name}](runbook.md#{name.lower()}) | {severity} | {after} |" in text
+
+
 def test_the_rules_ask_for_what_there_is():
     known = {metric.name for metric in declared_metrics()} | {rule["record"] for rule in rules() if "record" in rule}
     for expression in rule_expressions():
