@@ -37,7 +37,7 @@ models: $(VENV)/.train ## Train the bundle `demo` anew; with FIGHT_CLIPS=dir the
 		else echo "FIGHT_CLIPS=dir names the clips of the bundle 'fight'; it was left as it is."; fi
 
 test: $(VENV)/.train setup-services ## All tests, with the real servers
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup --cov --cov-report=term:skip-covered
 
 test-gpu: $(VENV)/.train ## The tests that need an NVIDIA GPU
 	@$(BIN)/python -m pytest -m gpu; code=$$?; if [ $$code -eq 5 ]; then echo "no GPU tests yet"; exit 0; fi; exit $$code

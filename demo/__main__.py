@@ -80,7 +80,7 @@ def _watch(cameras: list[DemoCamera], server: RtspServer, *, bundle: str, second
     config = _write_config(cameras, server, bundle=bundle, port=int(address.rpartition(":")[2]))
     log = (FOLDER / "monitor.log").open("w")
     monitor = subprocess.Popen(
-        [sys.executable, "-m", "monitor.cli", "run", "--config", str(config)], stderr=log, start_new_session=True
+        [sys.executable, "-m", "monitor", "run", "--config", str(config)], stderr=log, start_new_session=True
     )
     told: list[StoredAlert] = []
     metrics = ""

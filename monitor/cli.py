@@ -537,7 +537,3 @@ def options(
     ] = False,
 ) -> None:
     """Hold the options that stand before every command."""
-
-
-if __name__ == "__main__":
-    main()

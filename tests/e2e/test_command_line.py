@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import cv2
@@ -11,8 +14,9 @@ import jsonschema
 import pytest
 
 from models.scenes import Scene
+from monitor.__main__ import INTERRUPTED
 from monitor.events.alerts import alert_schema
-from tests.services.monitor import MonitorProcess, configuration, run_command
+from tests.services.monitor import COMMAND, MonitorProcess, configuration, run_command
 from tests.services.rtsp import Mount, RtspServer
 
 from .conftest import FPS, FROM_SECONDS, SEED
@@ -72,6 +76,16 @@ class TestReplay:
         assert code == 2
         assert said in output
         assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.4])
+def test_an_interrupt_while_the_program_loads_shows_no_traceback(seconds):
+    process = subprocess.Popen([*COMMAND, "schema", "config"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert b"Traceback" not in output
+    assert process.returncode in (INTERRUPTED, -signal.SIGINT)  # before Python minds signals, SIGINT ends it itself
 
 
 class TestBadInput:

@@ -19,7 +19,7 @@ import psutil
 import tomli_w
 from prometheus_client.parser import text_string_to_metric_families
 
-COMMAND = [sys.executable, "-m", "monitor.cli"]
+COMMAND = [sys.executable, "-m", "monitor"]
 START_SECONDS = 30.0
 
 
