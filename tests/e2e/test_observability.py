@@ -31,6 +31,8 @@ from tests.services.rtsp import Mount, RtspServer
 
 from .conftest import FPS
 
+pytestmark = pytest.mark.xdist_group("observability")  # one monitor for all of them
+
 WAIT_SECONDS = 75.0
 SILENT_METRICS = {
     "monitor_camera_gate_wakeups_total": "whether a gate fell asleep before is a matter of the scene",
