@@ -39,6 +39,7 @@ from monitor.scoring.engine import OpenedEngine, open_engine
 from monitor.service import alert_context, open_model, open_service
 from monitor.telemetry.logs import configure_logs
 from monitor.telemetry.redaction import Redactor
+from monitor.telemetry.reference import reference_text
 
 app = typer.Typer(
     help="Watches live cameras, recognises events that take time to happen, and tells Kafka.",
@@ -47,7 +48,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-schema_app = typer.Typer(help="Print the JSON Schema of what the program reads and says.", no_args_is_help=True)
+schema_app = typer.Typer(help="Print the schemas of what the program reads and says.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
 
 ConfigPath = Annotated[
@@ -289,6 +290,12 @@ def schema_config() -> None:
 def schema_alert() -> None:
     """Print the JSON Schema of the alert messages."""
     print(alert_schema_text(), end="")
+
+
+@schema_app.command("metrics")
+def schema_metrics() -> None:
+    """Print the reference of the metrics, docs/metrics.md."""
+    print(reference_text(), end="")
 
 
 @schema_app.command("camera")

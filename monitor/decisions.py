@@ -46,13 +46,19 @@ TICK_SECONDS = 0.2
 class Decision:
     """What deciding on one score led to; for metrics and logs."""
 
-    camera: str
+    score: Score
+    """What was decided on."""
     changes: tuple[EventChange, ...]
     seconds: float
     """Time the tracker took."""
     capture_to_decision_seconds: float
     suppressed: Mapping[str, int]
     """Events not told, by reason, since the camera's last decision."""
+
+    @property
+    def camera(self) -> str:
+        """The camera whose window it was."""
+        return self.score.window.camera
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,7 @@ class Decider:
         on_failure: told of the first unexpected error; the thread has ended then.
         lost_after_seconds: how long a camera may be away before its open events end with `camera_lost`.
         blind_after_seconds: how long a camera may go without a score before they do: what is not seen has no end.
+        on_health: told of each change of a camera's health, before its message is committed.
         evidence: where clips and pictures of the events are asked for; None: nowhere, and no message has links.
     """
 
@@ -123,12 +130,14 @@ class Decider:
         on_failure: Callable[[BaseException], None],
         lost_after_seconds: float,
         blind_after_seconds: float,
+        on_health: Callable[[HealthChange], None] = lambda _change: None,
         evidence: EvidenceDesk | None = None,
     ) -> None:
         self._outbox = outbox
         self._on_decision = on_decision
         self._on_commitment = on_commitment
         self._on_failure = on_failure
+        self._on_health = on_health
         self._lost_after_seconds = lost_after_seconds
         self._blind_after_seconds = blind_after_seconds
         self._evidence = evidence
@@ -226,6 +235,8 @@ class Decider:
             self._commit()
 
     def _tell_health(self, watched: _Watched, changes: Sequence[HealthChange]) -> None:
+        for change in changes:
+            self._on_health(change)
         self._say([compose_health(change, watched.context, published_seconds=time.time()) for change in changes])
 
     def _decide(self, score: Score) -> None:
@@ -238,7 +249,7 @@ class Decider:
         self._tell(watched, changes, decided)
         self._on_decision(
             Decision(
-                camera=score.window.camera,
+                score=score,
                 changes=tuple(changes),
                 seconds=seconds,
                 capture_to_decision_seconds=decided - score.window.received_seconds,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import platform
+import math
 import threading
 from dataclasses import dataclass, replace
 
 import structlog
 
-from monitor import __version__
 from monitor.bundle import Bundle
 from monitor.capture.worker import WorkerReport
 from monitor.config import CameraConfig
+from monitor.connections import Connections
 from monitor.decisions import Commitment, Decision
+from monitor.delivery.disk import DiskStats
 from monitor.delivery.kafka import DeliveryReport, DeliveryState
 from monitor.delivery.media import MediaStats
 from monitor.delivery.outbox import OutboxStats
@@ -26,13 +27,19 @@ from monitor.records import (
     EvidenceReport,
     EvidenceResult,
     FailureReason,
+    HealthChange,
+    HealthState,
+    Score,
 )
 from monitor.scoring.batcher import BatchReport
 from monitor.scoring.engine import OpenedEngine
+from monitor.series import begin_camera, begin_monitor
 from monitor.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
+LATENCY_SLACK_SECONDS = 0.5
+"""A decision is in time up to one stride and this after its newest frame arrived."""
 SEVERITY = (DeliveryState.CONNECTED, DeliveryState.UNREACHABLE, DeliveryState.REFUSED)
 
 
@@ -87,13 +94,14 @@ class Reporter:
         self._pipeline = PipelineView()
         self._deliveries: dict[str, tuple[DeliveryState, str]] = {}
         self._upload_failed = False
-        self._was_online: set[str] = set()
+        self._connections = Connections(metrics)
+        self._labels: tuple[str, ...] = ()
+        """Of the model, in the order of a score's probabilities."""
+        self._event_labels: tuple[str, ...] = ()
+        self._aim_seconds = math.inf
         self._unscored: set[str] = set()
         """Cameras whose last window was not scored for want of coverage."""
-        metrics.build_info.labels(version=__version__, python=platform.python_version()).set(1)
-        for kind in EvidenceKind:
-            for result in EvidenceResult:
-                metrics.evidence.labels(kind.value, result.value)
+        begin_monitor(metrics)
 
     # --- what is shown -------------------------------------------------------------------------------------------
 
@@ -114,12 +122,8 @@ class Reporter:
         view = CameraView(id=camera.id, name=camera.name or camera.id, site=camera.site)
         with self._lock:
             self._cameras[camera.id] = view
-        for metric in (self.metrics.camera_up, self.metrics.active_events):
-            metric.labels(camera.id).set(0)
-        for counter in (self.metrics.samples, self.metrics.windows_scored, self.metrics.camera_reconnects):
-            counter.labels(camera.id)
-        for reason in DropReason:
-            self.metrics.dropped.labels(camera.id, reason.value)
+        self._connections.add(camera.id)
+        begin_camera(self.metrics, camera.id, labels=camera.labels or self._event_labels)
 
     def engine_opened(self, bundle: Bundle, opened: OpenedEngine) -> None:
         """Say which engine serves which model, and how well it reproduces the golden outputs."""
@@ -140,6 +144,12 @@ class Reporter:
         self.metrics.model_info.labels(
             manifest.name, manifest.version, bundle.sha256[:12], engine.name, engine.precision
         ).set(1)
+        self._labels, self._event_labels = manifest.labels, manifest.event_labels
+        self._aim_seconds = manifest.stride_seconds + LATENCY_SLACK_SECONDS
+        self.metrics.latency_aim.set(self._aim_seconds)
+        self.metrics.sample_rate.set(manifest.sample_fps)
+        for label in manifest.event_labels:
+            self.metrics.score.labels(label)
         with self._lock:
             self._pipeline = replace(
                 self._pipeline,
@@ -149,20 +159,14 @@ class Reporter:
 
     def status(self, status: CameraStatus) -> None:
         """Note a camera's change of state."""
-        metrics = self.metrics
-        online = status.state is CameraState.ONLINE
-        metrics.camera_up.labels(status.camera).set(1 if online else 0)
-        if online and status.camera in self._was_online:
-            metrics.camera_reconnects.labels(status.camera).inc()
-        if online:
-            self._was_online.add(status.camera)
-        if status.reason is not None:
-            metrics.camera_failures.labels(status.camera, status.reason.value).inc()
+        self._connections.note(status)
         with self._lock:
             before = self._cameras.get(status.camera)
             if before is None:
                 return
-            self._cameras[status.camera] = _after(before, status)
+            after = self._cameras[status.camera] = _after(before, status)
+        for state in CameraState:
+            self.metrics.camera_state.labels(status.camera, state.value).set(state is after.state)
         self._log_status(status, before)
 
     @staticmethod
@@ -241,6 +245,16 @@ class Reporter:
         elif changed:
             log.warning("media_upload_failed", file=report.name, reason=report.detail)
 
+    def health(self, change: HealthChange) -> None:
+        """Note what a camera's picture is like; its connection is noted by `status`."""
+        self.metrics.camera_frozen.labels(change.camera).set(change.state is HealthState.FROZEN)
+        self.metrics.camera_dark.labels(change.camera).set(change.state is HealthState.DARK)
+
+    def disk(self, folder: str, stats: DiskStats) -> None:
+        """Note the room on the disk that holds a folder: `outbox`, `media`."""
+        self.metrics.disk_free.labels(folder).set(stats.free_bytes)
+        self.metrics.disk_size.labels(folder).set(stats.size_bytes)
+
     def media(self, stats: MediaStats) -> None:
         """Note how much the media folder holds."""
         self.metrics.media_bytes.set(stats.bytes)
@@ -272,8 +286,17 @@ class Reporter:
         self._unscored.discard(decision.camera)
         metrics.stage_seconds.labels("decide").observe(decision.seconds)
         metrics.capture_to_decision.observe(decision.capture_to_decision_seconds)
+        if decision.capture_to_decision_seconds > self._aim_seconds:
+            metrics.windows_late.labels(decision.camera).inc()
         for reason, count in decision.suppressed.items():
             metrics.suppressed.labels(decision.camera, reason).inc(count)
+        self._score(decision.score)
+
+    def _score(self, score: Score) -> None:
+        self.metrics.window_coverage.observe(score.window.coverage)
+        for label, probability in zip(self._labels, score.probabilities, strict=False):
+            if label in self._event_labels:
+                self.metrics.score.labels(label).observe(float(probability))
 
     def commitment(self, commitment: Commitment) -> None:
         """Note what became of alerts at the outbox."""
@@ -317,6 +340,7 @@ class Reporter:
         """Note how full the outbox is."""
         self.metrics.outbox_records.set(stats.pending)
         self.metrics.outbox_bytes.set(stats.pending_bytes)
+        self.metrics.outbox_filled.set(stats.filled_ratio)
         self.metrics.outbox_oldest.set(stats.oldest_age_seconds)
         self.metrics.dead_letters.set(stats.dead_letters)
         with self._lock:

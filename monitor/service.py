@@ -28,6 +28,7 @@ from monitor.capture.worker import CaptureSupervisor
 from monitor.config import CameraConfig, Config, KafkaConfig, check_against_model
 from monitor.deadline import Deadline
 from monitor.decisions import Commitment, Decider, EvidenceDesk, thresholds_of
+from monitor.delivery.disk import disk_of
 from monitor.delivery.kafka import DeliveryState, Publisher
 from monitor.delivery.media import MediaFolder
 from monitor.delivery.outbox import Outbox, OutboxStats
@@ -90,6 +91,7 @@ class Service:
             on_decision=reporter.decision,
             on_commitment=self._committed,
             on_failure=self._failed("decisions"),
+            on_health=reporter.health,
             evidence=self._evidence_desk(),
             lost_after_seconds=config.events.merge_gap_seconds,
             blind_after_seconds=config.events.merge_gap_seconds + 2 * manifest.window_seconds,
@@ -234,9 +236,11 @@ class Service:
             self._look_at_outbox(prune=self._beat >= next_prune)
             if self._beat >= next_prune:
                 next_prune = self._beat + PRUNE_SECONDS
-            if self._config.evidence.enabled and self._beat >= next_media:
+            if self._beat >= next_media:
                 next_media = self._beat + MEDIA_SECONDS
-                self._look_at_media()
+                self._look_at_disks()
+                if self._config.evidence.enabled:
+                    self._look_at_media()
 
     def _look_at_outbox(self, *, prune: bool) -> None:
         try:
@@ -249,6 +253,16 @@ class Service:
             self._outbox_unread = True
         else:
             self._outbox_unread = False
+
+    def _look_at_disks(self) -> None:
+        folders = {"outbox": self._config.outbox.path.parent}
+        if self._config.evidence.enabled:
+            folders["media"] = self._config.evidence.folder
+        for name, folder in folders.items():
+            try:
+                self._reporter.disk(name, disk_of(folder))
+            except OSError as exc:
+                log.warning("disk_not_read", folder=str(folder), reason=exc.strerror)
 
     def _look_at_media(self) -> None:
         try:

@@ -140,6 +140,8 @@ class OutboxStats:
     """Updates are refused, so that starts and ends find room."""
     full: bool = False
     """Nothing is taken."""
+    filled_ratio: float = 0.0
+    """Share of the nearer bound that is used up; 0 where the bounds are not known."""
 
 
 class Outbox:
@@ -381,6 +383,7 @@ def _stats(database: Database | ReadOnlyDatabase, now: float, *, bounds: _Bounds
         dead_letters=dead_letters,
         crowded=share >= CROWDED_SHARE,
         full=share >= 1,
+        filled_ratio=share,
     )
 
 

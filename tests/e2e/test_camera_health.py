@@ -47,10 +47,13 @@ def test_each_state_is_told_once_in_order(tmp_path, kafka_broker, topic, scene_s
             told(["online"])
             server.freeze("yard")
             told(["online", "frozen"])
+            assert monitor.metric("monitor_camera_frozen", camera="yard") == 1
             server.resume("yard")
             told(["online", "frozen", "online"])
             server.set_file("yard", black_stream, fps=FPS)
             told(["online", "frozen", "online", "dark"])
+            assert monitor.metric("monitor_camera_frozen", camera="yard") == 0
+            assert monitor.metric("monitor_camera_dark", camera="yard") == 1
             server.kill()
             records = told(["online", "frozen", "online", "dark", "offline"])
             monitor.stop()

@@ -9,9 +9,10 @@ from monitor.telemetry.metrics import Metrics
 
 def test_names_carry_prefix_and_base_units():
     for family in Metrics().registry.collect():
-        assert family.name.startswith("monitor_"), family.name
+        assert family.name.startswith(("monitor_", "process_")), family.name  # process_: Prometheus' own convention
         assert not re.search(r"_(ms|milliseconds|kb|mb|percent)\b", family.name), family.name
         assert family.documentation.endswith("."), family.name
+        assert not any(sample.name.endswith("_created") for sample in family.samples), family.name
 
 
 def test_the_series_of_a_removed_camera_are_removed():
