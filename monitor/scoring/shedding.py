@@ -42,9 +42,14 @@ class Shedding:
     """Share of the engine's time that the planned samples take, estimated; None before the first batch."""
 
     @property
+    def thinned(self) -> dict[str, int]:
+        """The cameras with a longer stride."""
+        return {camera: factor for camera, factor in self.factors.items() if factor > 1}
+
+    @property
     def degraded(self) -> int:
         """How many cameras have a longer stride."""
-        return sum(factor > 1 for factor in self.factors.values())
+        return len(self.thinned)
 
 
 def factors_of(manifest: Manifest) -> tuple[int, ...]:
