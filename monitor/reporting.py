@@ -29,6 +29,8 @@ from monitor.records import (
 )
 from monitor.scoring.batcher import BatchReport
 from monitor.scoring.engine import OpenedEngine
+from monitor.scoring.shadow import ShadowReport
+from monitor.scoring.shedding import Shedding
 from monitor.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -87,6 +89,7 @@ class Reporter:
         self._pipeline = PipelineView()
         self._deliveries: dict[str, tuple[DeliveryState, str]] = {}
         self._upload_failed = False
+        self._thinned: dict[str, int] = {}
         self._was_online: set[str] = set()
         self._unscored: set[str] = set()
         """Cameras whose last window was not scored for want of coverage."""
@@ -110,16 +113,27 @@ class Reporter:
     # --- what the rooms report -----------------------------------------------------------------------------------
 
     def camera_added(self, camera: CameraConfig) -> None:
-        """Begin to report on a camera; its series exist from here on."""
-        view = CameraView(id=camera.id, name=camera.name or camera.id, site=camera.site)
+        """Begin to report on a camera, or on what has changed of it; its series exist from here on."""
         with self._lock:
-            self._cameras[camera.id] = view
-        for metric in (self.metrics.camera_up, self.metrics.active_events):
-            metric.labels(camera.id).set(0)
+            before = self._cameras.get(camera.id, CameraView(id=camera.id, name="", site=""))
+            self._cameras[camera.id] = replace(before, name=camera.name or camera.id, site=camera.site)
+        for metric in (self.metrics.camera_up, self.metrics.active_events, self.metrics.degraded):
+            metric.labels(camera.id)
         for counter in (self.metrics.samples, self.metrics.windows_scored, self.metrics.camera_reconnects):
             counter.labels(camera.id)
         for reason in DropReason:
             self.metrics.dropped.labels(camera.id, reason.value)
+
+    def camera_removed(self, camera: str) -> None:
+        """Report on a camera no longer: it leaves the page, and its series leave the metrics.
+
+        Records that were on their way may make a series anew; whoever removes a camera asks again a little later.
+        """
+        with self._lock:
+            self._cameras.pop(camera, None)
+        self._was_online.discard(camera)
+        self._unscored.discard(camera)
+        self.metrics.forget_camera(camera)
 
     def engine_opened(self, bundle: Bundle, opened: OpenedEngine) -> None:
         """Say which engine serves which model, and how well it reproduces the golden outputs."""
@@ -135,6 +149,8 @@ class Reporter:
             cosine=round(parity.cosine, 6),
             probability_difference=float(f"{parity.probability_difference:.2g}"),
         )
+        self.metrics.engine_parity.clear()
+        self.metrics.model_info.clear()
         for measure in ("cosine", "embedding_error", "probability_difference", "attention_difference"):
             self.metrics.engine_parity.labels(engine.name, measure).set(getattr(parity, measure))
         self.metrics.model_info.labels(
@@ -253,7 +269,10 @@ class Reporter:
         metrics.batch_samples.observe(report.samples)
         metrics.stage_seconds.labels("wait").observe(report.oldest_wait_seconds)
         metrics.stage_seconds.labels("embed").observe(report.embed_seconds)
+        metrics.batch_wait.observe(report.oldest_wait_seconds)
+        metrics.inference_seconds.labels(report.engine, "backbone").observe(report.embed_seconds)
         if report.windows_scored:
+            metrics.inference_seconds.labels(report.engine, "head").observe(report.head_seconds)
             metrics.stage_seconds.labels("head").observe(report.head_seconds)
         for camera, count in report.windows_skipped.items():
             metrics.windows_skipped.labels(camera).inc(count)
@@ -265,9 +284,61 @@ class Reporter:
         """Count a sample that never reached a window."""
         self.metrics.dropped.labels(camera, reason.value).inc()
 
+    def shedding(self, plan: Shedding) -> None:
+        """Note which cameras are thinned because scoring cannot keep up."""
+        for camera, factor in plan.factors.items():
+            self.metrics.degraded.labels(camera).set(factor > 1)
+            self.metrics.stride_factor.labels(camera).set(factor)
+        changed, self._thinned = plan.thinned != self._thinned, plan.thinned
+        if not changed:
+            return
+        say = log.warning if plan.degraded else log.info
+        say(
+            "strides_lengthened" if plan.degraded else "strides_restored",
+            cameras=plan.degraded,
+            factor=max(plan.factors.values(), default=1),
+            wait_seconds=round(plan.wait_seconds, 3),
+            load=None if plan.load is None else round(plan.load, 2),
+        )
+
+    def shadow(self, report: ShadowReport) -> None:
+        """Note how a second model's windows compare."""
+        for verdict, count in (("agrees", report.agreed), ("disagrees", report.disagreed)):
+            self.metrics.shadow_windows.labels(report.bundle, verdict).inc(count)
+        told = report.disagreement
+        if told is not None:
+            log.info(
+                "shadow_disagreed",
+                bundle=report.bundle,
+                camera=told.camera,
+                windows=told.windows,
+                seconds=round(told.end_seconds - told.start_seconds, 2),
+                until=round(told.end_seconds, 2),
+                label=told.main_label or None,
+                shadow_label=told.shadow_label or None,
+                difference=round(told.difference, 3),
+            )
+        if report.failure:
+            log.error("shadow_failed", bundle=report.bundle, reason=report.failure)
+
+    def model_change(self, result: str, **told: object) -> None:
+        """Note what became of a change of the model: swapped, refused, rolled_back, restart_needed."""
+        self.metrics.model_swaps.labels(result).inc()
+        say = log.info if result == "swapped" else log.error
+        say(f"model_{result}", **told)
+
     def decision(self, decision: Decision) -> None:
         """Note one decision of a tracker."""
         metrics = self.metrics
+        window = decision.window
+        log.debug(
+            "window_scored",
+            camera=decision.camera,
+            first_slot=window.first_slot,
+            coverage=round(window.coverage, 3),
+            degraded=window.degraded,
+            model=decision.model,
+        )
         metrics.windows_scored.labels(decision.camera).inc()
         self._unscored.discard(decision.camera)
         metrics.stage_seconds.labels("decide").observe(decision.seconds)
@@ -310,8 +381,8 @@ class Reporter:
         for camera, count in active.items():
             self.metrics.active_events.labels(camera).set(count)
         with self._lock:
-            for camera, count in active.items():
-                self._cameras[camera] = replace(self._cameras[camera], active_events=count)
+            for camera in active.keys() & self._cameras.keys():
+                self._cameras[camera] = replace(self._cameras[camera], active_events=active[camera])
 
     def outbox(self, stats: OutboxStats) -> None:
         """Note how full the outbox is."""
