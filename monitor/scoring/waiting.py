@@ -33,11 +33,19 @@ class Waiting:
     """Slots of the camera, since its sample before, that load shedding left out."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class _Place:
+    """A sample in its camera's line, and in the order in which all came."""
+
+    waiting: Waiting
+    gone: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class _Line:
     """One camera's samples, oldest first."""
 
-    waiting: deque[Waiting] = field(default_factory=deque)
+    waiting: deque[_Place] = field(default_factory=deque)
     shed: list[int] = field(default_factory=list)
     """Slots left out since the newest sample."""
     served: int = 0
@@ -60,6 +68,8 @@ class WaitingSamples:
         self._priority_of = priority_of
         self._factor_of = factor_of
         self._lines: dict[str, _Line] = {}
+        self._came: deque[_Place] = deque()
+        """Of all cameras, oldest first; those that are gone are left out as they reach its head."""
         self._count = 0
         self._places = 0
 
@@ -74,7 +84,7 @@ class WaitingSamples:
     @property
     def oldest_since(self) -> float | None:
         """When the sample came that has waited longest; None when none waits."""
-        return min((line.waiting[0].since_seconds for line in self._waiting_lines()), default=None)
+        return self._oldest().waiting.since_seconds if self._count else None
 
     def put(self, sample: Sample, now: float) -> Sample | None:
         """Take a sample in, unless its slot is left out by plan, and return the one that lost its place, if any."""
@@ -82,7 +92,9 @@ class WaitingSamples:
         if not is_planned(sample.slot, self._factor_of(sample.camera)):
             line.shed.append(sample.slot)
             return None
-        line.waiting.append(Waiting(sample, now, shed_slots=tuple(line.shed)))
+        place = _Place(Waiting(sample, now, shed_slots=tuple(line.shed)))
+        line.waiting.append(place)
+        self._came.append(place)
         line.shed.clear()
         self._count += 1
         return self._dropped() if self._count > self._capacity else None
@@ -91,14 +103,19 @@ class WaitingSamples:
         """Return the next samples, each with the stride factor of its camera."""
         taken: list[Waiting] = []
         served: set[str] = set()
+        order: Iterator[str] = iter(())
         while len(taken) < most and self._count:
-            camera = self._next_camera(served)
+            if (self._places + 1) % PATIENCE_PLACES == 0:
+                camera = self._oldest().waiting.sample.camera
+            else:
+                following = next((name for name in order if name not in served), None)
+                if following is None:  # all that wait were served in this round
+                    served.clear()
+                    order = iter(self._round())
+                    continue
+                camera = following
             served.add(camera)
-            line = self._lines[camera]
-            self._places += 1
-            line.served = self._places
-            self._count -= 1
-            taken.append(replace(line.waiting.popleft(), factor=self._factor_of(camera)))
+            taken.append(self._take_from(camera))
         return taken
 
     def thin(self) -> None:
@@ -111,47 +128,61 @@ class WaitingSamples:
     def forget(self, camera: str) -> None:
         """Leave nothing of a camera."""
         line = self._lines.pop(camera, None)
-        self._count -= len(line.waiting) if line else 0
+        for place in line.waiting if line else ():
+            place.gone = True
+            self._count -= 1
 
     def clear(self) -> list[Sample]:
         """Empty the room and return what waited."""
-        left = [waiting.sample for line in self._lines.values() for waiting in line.waiting]
+        left = [place.waiting.sample for place in self._came if not place.gone]
         self._lines.clear()
+        self._came.clear()
         self._count = 0
         return left
 
-    def _waiting_lines(self) -> Iterator[_Line]:
-        return (line for line in self._lines.values() if line.waiting)
+    def _oldest(self) -> _Place:
+        """Return what has waited longest; something waits."""
+        while self._came[0].gone:
+            self._came.popleft()
+        return self._came[0]
 
-    def _next_camera(self, served: set[str]) -> str:
-        """Return the camera of the next place; begins a new round when all that wait were served in this one."""
+    def _round(self) -> list[str]:
+        """Return the cameras that have something waiting, in the order in which they are served."""
         waiting = [camera for camera, line in self._lines.items() if line.waiting]
-        if (self._places + 1) % PATIENCE_PLACES == 0:
-            return min(waiting, key=lambda camera: self._lines[camera].waiting[0].since_seconds)
-        left = [camera for camera in waiting if camera not in served]
-        if not left:
-            served.clear()
-            left = waiting
-        return min(left, key=lambda camera: (-self._priority_of(camera), self._lines[camera].served))
+        return sorted(waiting, key=lambda camera: (-self._priority_of(camera), self._lines[camera].served))
+
+    def _take_from(self, camera: str) -> Waiting:
+        line = self._lines[camera]
+        self._places += 1
+        line.served = self._places
+        return replace(self._leave(line), factor=self._factor_of(camera))
+
+    def _leave(self, line: _Line) -> Waiting:
+        """Take a line's oldest out of the room."""
+        place = line.waiting.popleft()
+        place.gone = True
+        self._count -= 1
+        return place.waiting
 
     def _dropped(self) -> Sample:
         cameras = [camera for camera, line in self._lines.items() if line.waiting]
         share = self._capacity / len(cameras)
         above = [camera for camera in cameras if len(self._lines[camera].waiting) > share]
         camera = min(above, key=lambda name: (self._priority_of(name), -len(self._lines[name].waiting)))
-        self._count -= 1
-        return self._lines[camera].waiting.popleft().sample
+        return self._leave(self._lines[camera]).sample
 
     def _thin(self, line: _Line, factor: int) -> None:
-        kept: deque[Waiting] = deque()
+        kept: deque[_Place] = deque()
         shed: list[int] = []
-        for waiting in line.waiting:
-            shed += waiting.shed_slots
-            if is_planned(waiting.sample.slot, factor):
-                kept.append(replace(waiting, shed_slots=tuple(shed)))
+        for place in line.waiting:
+            shed += place.waiting.shed_slots
+            if is_planned(place.waiting.sample.slot, factor):
+                place.waiting = replace(place.waiting, shed_slots=tuple(shed))
+                kept.append(place)
                 shed = []
             else:
-                shed.append(waiting.sample.slot)
+                shed.append(place.waiting.sample.slot)
+                place.gone = True
         self._count -= len(line.waiting) - len(kept)
         line.waiting = kept
         line.shed = shed + line.shed
