@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -34,10 +35,11 @@ from monitor.delivery.outbox import Outbox, StoredAlert
 from monitor.errors import InputInvalid, MonitorError
 from monitor.events.alerts import alert_schema_text, health_schema_text
 from monitor.events.asyncapi import asyncapi_text
+from monitor.model_keeper import open_shadow
 from monitor.replay import Replayed, replay_video
 from monitor.roster import alert_context
 from monitor.scoring.engine import OpenedEngine, open_engine
-from monitor.service import open_model, open_service
+from monitor.service import open_model, open_named_model, open_service
 from monitor.telemetry.logs import configure_logs
 from monitor.telemetry.redaction import Redactor
 
@@ -97,6 +99,10 @@ def check(
         highlight=False,
     )
     opened.engine.close()
+    if loaded.model.shadow:
+        shadow = open_shadow(loaded, manifest, partial(open_named_model, config_path=config))
+        out.print(f"[green]✓[/] shadow {shadow.title} on {shadow.opened.engine.name}", highlight=False)
+        shadow.opened.engine.close()
     if probe and not _probe(loaded, manifest):
         raise typer.Exit(1)
 
