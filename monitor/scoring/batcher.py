@@ -11,109 +11,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from monitor.bundle import Manifest
 from monitor.config import ScoringConfig
 from monitor.deadline import Deadline
 from monitor.errors import EngineUnavailable, StopTimedOut
 from monitor.records import DropReason, Sample, Score
+from monitor.scoring.batch import BatchReport, Embedded, ModelStage, ModelStep, Part
 from monitor.scoring.crossing import Crossing, Route
 from monitor.scoring.door import Engine
+from monitor.scoring.finisher import Finisher
 from monitor.scoring.handover import HandOver
-from monitor.scoring.pipeline import ScoredBatch, ScoringPipeline
+from monitor.scoring.pipeline import ScoringPipeline
 from monitor.scoring.shadow import Shadow
 from monitor.scoring.shedding import Shedding, SheddingPlan, factors_of
 from monitor.scoring.waiting import Waiting, WaitingSamples
 
+__all__ = ["BatchReport", "ModelStage", "ModelStep", "Scorer"]
+
 TICK_SECONDS = 0.5
 """Longest wait for a sample before the thread looks around."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchReport:
-    """One run of the engine."""
-
-    engine: str
-    samples: int
-    oldest_wait_seconds: float
-    """From `put` of the batch's oldest sample to the batch's beginning."""
-    embed_seconds: float
-    head_seconds: float
-    """Rings and head together."""
-    windows_scored: int
-    windows_skipped: Mapping[str, int]
-    """Windows with too little coverage, by camera."""
-
-
-class ModelStage(StrEnum):
-    """Where a change of the model stands."""
-
-    CROSSING = "crossing"
-    SWAPPED = "swapped"
-    ROLLED_BACK = "rolled_back"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStep:
-    """A step in the change from one model to another, told in order with the scores."""
-
-    stage: ModelStage
-    cameras: tuple[str, ...] = ()
-    """Those that cross: their scores are the new model's from here on. Rolled back: those that had crossed."""
-    reason: str = ""
-    """Why it was rolled back."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What one model is to finish of a batch."""
-
-    pipeline: ScoringPipeline
-    batch: Sequence[Waiting]
-    embeddings: NDArray[np.float32]
-    route: Route | None = None
-    """In a change of the model."""
-    is_new: bool = False
-
-    def finish(self) -> ScoredBatch:
-        """Run rings and head."""
-        route = self.route
-        if route is None:
-            return self.pipeline.finish(self.batch, self.embeddings)
-        if not self.is_new:
-            return self.pipeline.finish(self.batch, self.embeddings, closed=route.closed)
-        for camera in route.restarted:
-            self.pipeline.forget(camera)
-        return self.pipeline.finish(self.batch, self.embeddings, from_slots=route.from_slots)
-
-    def counts_late(self, camera: str) -> bool:
-        """Whether it is this model that counts what is late of a camera: a sample may go to both."""
-        return not self.is_new or self.route is None or camera not in self.route.warming
-
-
-@dataclass(frozen=True, slots=True)
-class _Embedded:
-    """A batch between the two threads."""
-
-    engine: str
-    samples: tuple[str, ...]
-    """Camera of each."""
-    oldest_wait_seconds: float
-    embed_seconds: float
-    parts: tuple[_Part, ...]
-    """In a change of the model: the old one's first."""
-    steps: tuple[ModelStep, ...]
-    """CROSSING stands between the parts, the others behind them."""
-    forgotten: tuple[str, ...]
-    pipelines: tuple[ScoringPipeline, ...]
-    shadow: Shadow | None
 
 
 @dataclass(slots=True)
@@ -158,12 +79,10 @@ class Scorer:
     ) -> None:
         self._settings = settings
         self._pipeline = ScoringPipeline(engine, manifest, settings)
-        self._on_score = on_score
-        self._on_batch = on_batch
+        self._finisher = Finisher(on_score=on_score, on_batch=on_batch, on_drop=on_drop, on_model=on_model)
         self._on_drop = on_drop
         self._on_failure = on_failure
         self._on_shedding = on_shedding
-        self._on_model = on_model
         self._plan = SheddingPlan(
             factors_of(manifest),
             wait_seconds=settings.shed_wait_seconds,
@@ -186,7 +105,7 @@ class Scorer:
         self._shadow: Shadow | None = None
         self._next_shadow: Shadow | None = None
         self._shadow_asked = False
-        self._between: HandOver[_Embedded] = HandOver()
+        self._between: HandOver[Embedded] = HandOver()
         self._threads = [
             threading.Thread(target=self._run_backbone, name="scoring-backbone", daemon=True),
             threading.Thread(target=self._run_head, name="scoring-head", daemon=True),
@@ -376,7 +295,7 @@ class Scorer:
             self._on_shedding(plan)
         steps = self._after_change(now)
         if steps:
-            self._hand_over(_Embedded("", (), 0.0, 0.0, (), steps, (), (), None))
+            self._hand_over(Embedded("", (), 0.0, 0.0, (), steps, (), (), None))
 
     def _embed(self, batch: list[Waiting]) -> None:
         began = time.monotonic()
@@ -392,7 +311,7 @@ class Scorer:
         if self._shadow is not None:
             self._shadow.offer(batch, thinned=thinned)
         self._hand_over(
-            _Embedded(
+            Embedded(
                 engine=parts[-1].pipeline.engine.name,
                 samples=tuple(waiting.sample.camera for waiting in batch),
                 oldest_wait_seconds=began - oldest,
@@ -416,7 +335,7 @@ class Scorer:
                 self._shadow.forget(camera)
         return cameras
 
-    def _parts(self, batch: list[Waiting], now: float) -> tuple[tuple[_Part, ...], tuple[ModelStep, ...]]:
+    def _parts(self, batch: list[Waiting], now: float) -> tuple[tuple[Part, ...], tuple[ModelStep, ...]]:
         """Run the backbone; of both models while one takes over from the other."""
         change = self._change
         if change is None:
@@ -436,12 +355,12 @@ class Scorer:
     @staticmethod
     def _part(
         pipeline: ScoringPipeline, batch: Sequence[Waiting], *, route: Route | None = None, is_new: bool = False
-    ) -> _Part:
+    ) -> Part:
         if batch:
             embeddings = pipeline.embed([waiting.sample for waiting in batch])
         else:
             embeddings = np.empty((0, pipeline.manifest.embedding_size), dtype=np.float32)
-        return _Part(pipeline, batch, embeddings, route=route, is_new=is_new)
+        return Part(pipeline, batch, embeddings, route=route, is_new=is_new)
 
     def _after_change(self, now: float) -> tuple[ModelStep, ...]:
         """Let the new model serve alone once every camera has crossed."""
@@ -457,7 +376,7 @@ class Scorer:
             self._change = None
             self._plan.use(factors_of(serving.manifest))
 
-    def _hand_over(self, embedded: _Embedded) -> None:
+    def _hand_over(self, embedded: Embedded) -> None:
         """Wait until the other thread has room; what it will not take any more is dropped."""
         if not self._between.put(embedded):
             for camera in embedded.samples:
@@ -469,7 +388,7 @@ class Scorer:
         try:
             while (embedded := self._between.take()) is not None:
                 began = time.monotonic()
-                self._finish(embedded)
+                self._finisher.finish(embedded)
                 if embedded.samples:
                     self._finish_seconds = time.monotonic() - began
                 self._between.done()
@@ -482,51 +401,6 @@ class Scorer:
             for left in self._between.close():
                 for camera in left.samples:
                     self._on_drop(camera, DropReason.SCORING_QUEUE)
-
-    def _finish(self, embedded: _Embedded) -> None:
-        for camera in embedded.forgotten:
-            for pipeline in embedded.pipelines:
-                pipeline.forget(camera)
-        between = [step for step in embedded.steps if step.stage is ModelStage.CROSSING]
-        behind = [step for step in embedded.steps if step.stage is not ModelStage.CROSSING]
-        if any(step.stage is ModelStage.ROLLED_BACK for step in behind):
-            between, behind = behind, []  # the scores below are the old model's again
-        skipped: Counter[str] = Counter()
-        scored, head_seconds = 0, 0.0
-        for number, part in enumerate(embedded.parts):
-            if number == len(embedded.parts) - 1:
-                self._tell_steps(between)
-            finished = part.finish()
-            head_seconds += finished.head_seconds
-            scored += len(finished.scores)
-            skipped.update(finished.windows_skipped)
-            self._tell(part, finished, embedded.shadow)
-        if embedded.samples:
-            self._on_batch(
-                BatchReport(
-                    engine=embedded.engine,
-                    samples=len(embedded.samples),
-                    oldest_wait_seconds=embedded.oldest_wait_seconds,
-                    embed_seconds=embedded.embed_seconds,
-                    head_seconds=head_seconds,
-                    windows_scored=scored,
-                    windows_skipped=skipped,
-                )
-            )
-        self._tell_steps(behind)
-
-    def _tell_steps(self, steps: Sequence[ModelStep]) -> None:
-        for step in steps:
-            self._on_model(step)
-
-    def _tell(self, part: _Part, finished: ScoredBatch, shadow: Shadow | None) -> None:
-        for score in finished.scores:
-            self._on_score(score)
-            if shadow is not None:
-                shadow.note_main(score, part.pipeline.manifest)
-        for camera, count in finished.samples_late.items():
-            for _ in range(count if part.counts_late(camera) else 0):
-                self._on_drop(camera, DropReason.LATE)
 
     # --- the end -------------------------------------------------------------------------------------------------
 
