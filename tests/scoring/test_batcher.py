@@ -352,14 +352,14 @@ def test_cameras_are_thinned_before_a_sample_is_dropped(quick_engine: Engine) ->
         for camera, priority in priorities.items():  # nobody is thinned while one less important could be more
             if after.factors[camera] > before.get(camera, 1):
                 assert all(after.factors[other] == 4 for other in priorities if priorities[other] < priority)
-    send(range(150, 190), 0.1)  # 40 a second
+    send(range(150, 195), 0.12)  # 33 a second
     scorer.stop(Deadline(5))
     assert plans[-1].degraded == 0
     assert +told.drops == {}
     marked = {(s.window.camera, s.window.degraded) for s in told.scores}
     assert {("shed", True), ("shed", False)} <= marked
-    late = [score.window for score in told.scores if score.window.first_slot > 178]
+    late = [score.window for score in told.scores if score.window.first_slot > 184]
     assert late
     assert not any(window.degraded for window in late)
     waits = [batch.oldest_wait_seconds for batch in told.batches]
-    assert max(waits) < 1.0
+    assert max(waits) < 2.0
