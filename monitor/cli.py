@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -34,9 +35,11 @@ from monitor.delivery.outbox import Outbox, StoredAlert
 from monitor.errors import InputInvalid, MonitorError
 from monitor.events.alerts import alert_schema_text, health_schema_text
 from monitor.events.asyncapi import asyncapi_text
+from monitor.model_keeper import open_shadow
 from monitor.replay import Replayed, replay_video
+from monitor.roster import alert_context
 from monitor.scoring.engine import OpenedEngine, open_engine
-from monitor.service import alert_context, open_model, open_service
+from monitor.service import open_model, open_named_model, open_service
 from monitor.telemetry.logs import configure_logs
 from monitor.telemetry.redaction import Redactor
 from monitor.telemetry.reference import reference_text
@@ -67,13 +70,13 @@ err = Console(stderr=True)
 
 @app.command()
 def run(config: ConfigPath = Path("config.toml")) -> None:
-    """Watch the cameras until SIGINT or SIGTERM.
+    """Watch the cameras until SIGINT or SIGTERM; SIGHUP reads the configuration and the model anew.
 
     Example: `monitor run --config config.toml`
     """
     loaded = load_config(config)
-    _speak(loaded)
-    open_service(loaded, config_path=config).run()
+    redactor = _speak(loaded)
+    open_service(loaded, config_path=config, learn_secrets=redactor.learn).run()
 
 
 @app.command()
@@ -97,6 +100,10 @@ def check(
         highlight=False,
     )
     opened.engine.close()
+    if loaded.model.shadow:
+        shadow = open_shadow(loaded, manifest, partial(open_named_model, config_path=config))
+        out.print(f"[green]✓[/] shadow {shadow.title} on {shadow.opened.engine.name}", highlight=False)
+        shadow.opened.engine.close()
     if probe and not _probe(loaded, manifest):
         raise typer.Exit(1)
 
@@ -328,12 +335,14 @@ def main() -> None:
         sys.exit(2)
 
 
-def _speak(config: Config | None) -> None:
-    """Set up the logs; before anything is logged."""
+def _speak(config: Config | None) -> Redactor:
+    """Set up the logs, before anything is logged; return what keeps secrets out of them."""
+    redactor = Redactor(config.secrets() if config else ())
     if config is None:
-        configure_logs(level="warning", style="text", redactor=Redactor(()))
+        configure_logs(level="warning", style="text", redactor=redactor)
     else:
-        configure_logs(level=config.logs.level, style=config.logs.format, redactor=Redactor(config.secrets()))
+        configure_logs(level=config.logs.level, style=config.logs.format, redactor=redactor)
+    return redactor
 
 
 def _kafka_to_read(config: Path, *, servers: str, topic: str, health: bool) -> KafkaConfig:

@@ -85,6 +85,8 @@ class CameraConfig(_Section):
     """Labels of the model to watch for; empty: all but the background."""
     thresholds: Mapping[str, ThresholdPair] = Field(default_factory=dict)
     """Per label: `{on = 0.8, off = 0.5}` in place of the model's own."""
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    """How important it is, 9 most: its samples are scored first, and thinned last when scoring cannot keep up."""
 
     _password: SecretStr = PrivateAttr(default=SecretStr(""))
     _username: str = PrivateAttr(default="")
@@ -190,6 +192,9 @@ class ModelConfig(_Section):
     """What runs it; auto takes the fastest that reproduces the bundle's golden outputs."""
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     """Processor threads of the engine; 0: half of the cores, so that capture keeps the others."""
+    shadow: Annotated[str, Field(max_length=200)] = ""
+    """A second bundle, named likewise, that scores the same windows when there is time; only where it disagrees is
+    reported, never as an alert. Empty: none."""
 
 
 class CaptureConfig(_Section):
@@ -219,7 +224,13 @@ class ScoringConfig(_Section):
     batch_wait_seconds: Seconds = 0.05
     """Longest wait of a sample for others to share its batch."""
     queue_samples: Annotated[int, Field(ge=1, le=100_000)] = 256
-    """Samples of all cameras that may wait for the engine; when full the oldest is dropped and counted."""
+    """Samples of all cameras that may wait for the engine; when full, a camera that holds more than its share loses
+    its oldest, which is counted."""
+    shed_wait_seconds: Seconds = 0.5
+    """When a sample waits longer than this, strides lengthen to 2 and 4 times, least important cameras first, before
+    any sample is dropped; 0: never."""
+    shed_recover_seconds: PositiveSeconds = 10.0
+    """How long waits have to be short again before strides shrink."""
     minimum_coverage: Share = 0.6
     """Share of a window's slots that must hold a picture; windows with less are not scored, and counted."""
 

@@ -39,6 +39,12 @@ class Connections:
         for reason in LOST_WHILE_RUNNING:
             metrics.disconnects.labels(camera, reason.value)
 
+    def forget(self, camera: str) -> None:
+        """Drop what is known of a camera that is watched no longer."""
+        self._states.pop(camera, None)
+        self._lost_seconds.pop(camera, None)
+        self._was_online.discard(camera)
+
     def note(self, status: CameraStatus) -> None:
         """Count what a change of state means for the connection."""
         before = self._states.get(status.camera, CameraState.CONNECTING)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from monitor.bundle import Manifest
-from monitor.config import CameraConfig, EventsConfig, EvidenceConfig
+from monitor.config import CameraConfig, EventsConfig, EvidenceConfig, HealthConfig
 from monitor.deadline import Deadline
 from monitor.delivery.outbox import Outbox
 from monitor.errors import OutboxFull, OutboxUnavailable, StopTimedOut
@@ -48,6 +48,8 @@ class Decision:
 
     score: Score
     """What was decided on."""
+    model: str
+    """Name and version of the model that scored it."""
     changes: tuple[EventChange, ...]
     seconds: float
     """Time the tracker took."""
@@ -75,11 +77,15 @@ class Commitment:
 
 
 def thresholds_of(camera: CameraConfig, events: EventsConfig, manifest: Manifest) -> dict[str, Threshold]:
-    """Return the watched labels of a camera with their thresholds: camera before events before model."""
+    """Return the watched labels of a camera with their thresholds: camera before events before model.
+
+    A label that this model does not have is left out: it is one of the model that is about to take over.
+    """
     watched = camera.labels or manifest.event_labels
     return {
         label: (camera.thresholds.get(label) or events.thresholds.get(label) or manifest.thresholds[label]).record()
         for label in watched
+        if label in manifest.thresholds
     }
 
 
@@ -94,6 +100,32 @@ class EvidenceDesk:
     """Takes the requests."""
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """From here on a camera is decided on: a new one, or one of which something has changed."""
+
+    camera: str
+    labels: tuple[str, ...]
+    """All labels of the model, in its order."""
+    thresholds: Mapping[str, Threshold]
+    """Of the watched labels alone."""
+    context: AlertContext
+    rules: EventsConfig
+    health: HealthConfig
+    blind_after_seconds: float
+    """How long it may go without a score before its open events end: what is not seen has no end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    """From here on a camera is decided on no longer; its open events end."""
+
+    camera: str
+
+
+Record = Score | CameraStatus | CaptureCounts | Watch | Unwatch
+
+
 @dataclass(slots=True)
 class _Watched:
     """What is kept for one camera."""
@@ -101,6 +133,7 @@ class _Watched:
     tracker: Tracker
     health: HealthTracker
     context: AlertContext
+    blind_after_seconds: float
     lost_since: float | None = None
     scored_seconds: float = 0.0
     """When its last score came, on the monotonic clock."""
@@ -116,7 +149,6 @@ class Decider:
         on_commitment: told after each attempt to commit.
         on_failure: told of the first unexpected error; the thread has ended then.
         lost_after_seconds: how long a camera may be away before its open events end with `camera_lost`.
-        blind_after_seconds: how long a camera may go without a score before they do: what is not seen has no end.
         on_health: told of each change of a camera's health, before its message is committed.
         evidence: where clips and pictures of the events are asked for; None: nowhere, and no message has links.
     """
@@ -129,7 +161,6 @@ class Decider:
         on_commitment: Callable[[Commitment], None],
         on_failure: Callable[[BaseException], None],
         lost_after_seconds: float,
-        blind_after_seconds: float,
         on_health: Callable[[HealthChange], None] = lambda _change: None,
         evidence: EvidenceDesk | None = None,
     ) -> None:
@@ -139,25 +170,27 @@ class Decider:
         self._on_failure = on_failure
         self._on_health = on_health
         self._lost_after_seconds = lost_after_seconds
-        self._blind_after_seconds = blind_after_seconds
         self._evidence = evidence
-        self._inbox: queue.Queue[Score | CameraStatus | CaptureCounts] = queue.Queue(INBOX_RECORDS)
+        self._inbox: queue.Queue[Record] = queue.Queue(INBOX_RECORDS)
         self._watched: dict[str, _Watched] = {}
         self._unsaid: list[Alert] = []
         self._next_look = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
 
-    def watch(self, camera: str, tracker: Tracker, health: HealthTracker, context: AlertContext) -> None:
-        """Begin to decide on a camera; before its first score."""
-        self._watched[camera] = _Watched(tracker=tracker, health=health, context=context)
-
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, record: Score | CameraStatus | CaptureCounts) -> None:
-        """Hand over a score, a state or a count; waits while the inbox is full, so that nothing is dropped."""
+    def watch(self, watch: Watch) -> None:
+        """Begin to decide on a camera; before `start`. Later, `put` it: it takes effect in order with the scores."""
+        self._watch(watch)
+
+    def put(self, record: Record) -> None:
+        """Hand over a record; waits while the inbox is full, so that nothing is dropped.
+
+        Records of a camera that is not watched are ignored: they were on their way as it was taken away.
+        """
         while not self._stopping.is_set() and self._thread.is_alive():
             try:
                 self._inbox.put(record, timeout=TICK_SECONDS)
@@ -192,9 +225,13 @@ class Decider:
         """How many alerts wait for the outbox to work again; lost when the process ends now."""
         return len(self._unsaid)
 
+    def watches(self, cameras: Sequence[str]) -> bool:
+        """Whether one of these cameras is decided on."""
+        return any(camera in self._watched for camera in cameras)
+
     def active_events(self) -> dict[str, int]:
         """Return how many events go on, by camera."""
-        return {camera: watched.tracker.active for camera, watched in self._watched.items()}
+        return {camera: watched.tracker.active for camera, watched in self._watched.copy().items()}
 
     def _run(self) -> None:
         try:
@@ -209,26 +246,49 @@ class Decider:
             record = self._inbox.get(timeout=TICK_SECONDS)
         except queue.Empty:
             record = None
-        match record:
-            case Score():
-                self._decide(record)
-            case CameraStatus():
-                self._note_state(record)
-            case CaptureCounts():
-                watched = self._watched[record.camera]
-                self._tell_health(watched, watched.health.note_counts(record, time.time()))
-            case None:
-                pass
+        if record is not None:
+            self._handle(record)
         if time.monotonic() >= self._next_look:
             self._look_around(time.time())
             self._next_look = time.monotonic() + TICK_SECONDS
+
+    def _handle(self, record: Record) -> None:
+        if isinstance(record, Watch):
+            self._watch(record)
+            return
+        watched = self._watched.get(record.window.camera if isinstance(record, Score) else record.camera)
+        if watched is None:
+            return
+        match record:
+            case Score():
+                self._decide(record, watched)
+            case CameraStatus():
+                self._note_state(record, watched)
+            case CaptureCounts():
+                self._tell_health(watched, watched.health.note_counts(record, time.time()))
+            case Unwatch():
+                self._end(watched, ChangeReason.CAMERA_REMOVED)
+                del self._watched[record.camera]
+
+    def _watch(self, watch: Watch) -> None:
+        """Take a camera in; one that is there keeps its health and the events of the labels that stay."""
+        watched = self._watched.get(watch.camera)
+        if watched is None:
+            tracker = Tracker(watch.camera, labels=watch.labels, thresholds=watch.thresholds, rules=watch.rules)
+            health = HealthTracker(watch.camera, watch.health)
+            self._watched[watch.camera] = _Watched(tracker, health, watch.context, watch.blind_after_seconds)
+            return
+        now = time.time()
+        changes = watched.tracker.watch_for(watch.labels, watch.thresholds, at_seconds=now)
+        self._tell(watched, changes, now)
+        watched.context, watched.blind_after_seconds = watch.context, watch.blind_after_seconds
 
     def _look_around(self, now: float) -> None:
         """Do what is due by time alone."""
         for watched in self._watched.values():
             self._tell_health(watched, watched.health.note_time(now))
             lost = watched.lost_since is not None and now - watched.lost_since >= self._lost_after_seconds
-            blind = time.monotonic() - watched.scored_seconds >= self._blind_after_seconds
+            blind = time.monotonic() - watched.scored_seconds >= watched.blind_after_seconds
             if watched.tracker.active and (lost or blind):
                 self._end(watched, ChangeReason.CAMERA_LOST)
         if self._unsaid:
@@ -239,8 +299,7 @@ class Decider:
             self._on_health(change)
         self._say([compose_health(change, watched.context, published_seconds=time.time()) for change in changes])
 
-    def _decide(self, score: Score) -> None:
-        watched = self._watched[score.window.camera]
+    def _decide(self, score: Score, watched: _Watched) -> None:
         watched.scored_seconds = time.monotonic()
         began = time.perf_counter()
         changes = watched.tracker.observe(score)
@@ -250,6 +309,7 @@ class Decider:
         self._on_decision(
             Decision(
                 score=score,
+                model=f"{watched.context.model} {watched.context.model_version}",
                 changes=tuple(changes),
                 seconds=seconds,
                 capture_to_decision_seconds=decided - score.window.received_seconds,
@@ -264,12 +324,15 @@ class Decider:
         watched.suppressed = now
         return {reason: count for reason, count in new.items() if count}
 
-    def _note_state(self, status: CameraStatus) -> None:
-        watched = self._watched[status.camera]
+    @staticmethod
+    def _note_connection(status: CameraStatus, watched: _Watched) -> None:
         if status.state is CameraState.ONLINE:
             watched.lost_since = None
         elif watched.lost_since is None and status.state is not CameraState.CONNECTING:
             watched.lost_since = status.time_seconds
+
+    def _note_state(self, status: CameraStatus, watched: _Watched) -> None:
+        self._note_connection(status, watched)
         self._tell_health(watched, watched.health.note_status(status))
 
     def _end_all(self, reason: ChangeReason) -> None:

@@ -209,6 +209,10 @@ class ChangeReason(StrEnum):
     CAMERA_LOST = "camera_lost"
     SHUTDOWN = "shutdown"
     RECOVERED = "recovered"
+    CAMERA_REMOVED = "camera_removed"
+    """A reload of the configuration took the camera away."""
+    LABEL_REMOVED = "label_removed"
+    """Another model, or a reload of the configuration, watches for the label no longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ from monitor.records import (
 )
 from monitor.scoring.batcher import BatchReport
 from monitor.scoring.engine import OpenedEngine
+from monitor.scoring.shadow import ShadowReport
+from monitor.scoring.shedding import Shedding
 from monitor.series import begin_camera, begin_monitor
 from monitor.telemetry.metrics import Metrics
 
@@ -99,6 +101,7 @@ class Reporter:
         """Of the model, in the order of a score's probabilities."""
         self._event_labels: tuple[str, ...] = ()
         self._aim_seconds = math.inf
+        self._thinned: dict[str, int] = {}
         self._unscored: set[str] = set()
         """Cameras whose last window was not scored for want of coverage."""
         begin_monitor(metrics)
@@ -118,12 +121,25 @@ class Reporter:
     # --- what the rooms report -----------------------------------------------------------------------------------
 
     def camera_added(self, camera: CameraConfig) -> None:
-        """Begin to report on a camera; its series exist from here on."""
-        view = CameraView(id=camera.id, name=camera.name or camera.id, site=camera.site)
+        """Begin to report on a camera, or on what has changed of it; its series exist from here on."""
         with self._lock:
-            self._cameras[camera.id] = view
-        self._connections.add(camera.id)
-        begin_camera(self.metrics, camera.id, labels=camera.labels or self._event_labels)
+            before = self._cameras.get(camera.id)
+            view = before or CameraView(id=camera.id, name="", site="")
+            self._cameras[camera.id] = replace(view, name=camera.name or camera.id, site=camera.site)
+        if before is None:
+            self._connections.add(camera.id)
+            begin_camera(self.metrics, camera.id, labels=camera.labels or self._event_labels)
+
+    def camera_removed(self, camera: str) -> None:
+        """Report on a camera no longer: it leaves the page, and its series leave the metrics.
+
+        Records that were on their way may make a series anew; whoever removes a camera asks again a little later.
+        """
+        with self._lock:
+            self._cameras.pop(camera, None)
+        self._connections.forget(camera)
+        self._unscored.discard(camera)
+        self.metrics.forget_camera(camera)
 
     def engine_opened(self, bundle: Bundle, opened: OpenedEngine) -> None:
         """Say which engine serves which model, and how well it reproduces the golden outputs."""
@@ -139,6 +155,8 @@ class Reporter:
             cosine=round(parity.cosine, 6),
             probability_difference=float(f"{parity.probability_difference:.2g}"),
         )
+        self.metrics.engine_parity.clear()
+        self.metrics.model_info.clear()
         for measure in ("cosine", "embedding_error", "probability_difference", "attention_difference"):
             self.metrics.engine_parity.labels(engine.name, measure).set(getattr(parity, measure))
         self.metrics.model_info.labels(
@@ -267,7 +285,10 @@ class Reporter:
         metrics.batch_samples.observe(report.samples)
         metrics.stage_seconds.labels("wait").observe(report.oldest_wait_seconds)
         metrics.stage_seconds.labels("embed").observe(report.embed_seconds)
+        metrics.batch_wait.observe(report.oldest_wait_seconds)
+        metrics.inference_seconds.labels(report.engine, "backbone").observe(report.embed_seconds)
         if report.windows_scored:
+            metrics.inference_seconds.labels(report.engine, "head").observe(report.head_seconds)
             metrics.stage_seconds.labels("head").observe(report.head_seconds)
         for camera, count in report.windows_skipped.items():
             metrics.windows_skipped.labels(camera).inc(count)
@@ -279,9 +300,61 @@ class Reporter:
         """Count a sample that never reached a window."""
         self.metrics.dropped.labels(camera, reason.value).inc()
 
+    def shedding(self, plan: Shedding) -> None:
+        """Note which cameras are thinned because scoring cannot keep up."""
+        for camera, factor in plan.factors.items():
+            self.metrics.degraded.labels(camera).set(factor > 1)
+            self.metrics.stride_factor.labels(camera).set(factor)
+        changed, self._thinned = plan.thinned != self._thinned, plan.thinned
+        if not changed:
+            return
+        say = log.warning if plan.degraded else log.info
+        say(
+            "strides_lengthened" if plan.degraded else "strides_restored",
+            cameras=plan.degraded,
+            factor=max(plan.factors.values(), default=1),
+            wait_seconds=round(plan.wait_seconds, 3),
+            load=None if plan.load is None else round(plan.load, 2),
+        )
+
+    def shadow(self, report: ShadowReport) -> None:
+        """Note how a second model's windows compare."""
+        for verdict, count in (("agrees", report.agreed), ("disagrees", report.disagreed)):
+            self.metrics.shadow_windows.labels(report.bundle, verdict).inc(count)
+        told = report.disagreement
+        if told is not None:
+            log.info(
+                "shadow_disagreed",
+                bundle=report.bundle,
+                camera=told.camera,
+                windows=told.windows,
+                seconds=round(told.end_seconds - told.start_seconds, 2),
+                until=round(told.end_seconds, 2),
+                label=told.main_label or None,
+                shadow_label=told.shadow_label or None,
+                difference=round(told.difference, 3),
+            )
+        if report.failure:
+            log.error("shadow_failed", bundle=report.bundle, reason=report.failure)
+
+    def model_change(self, result: str, **told: object) -> None:
+        """Note what became of a change of the model: swapped, refused, rolled_back, restart_needed."""
+        self.metrics.model_swaps.labels(result).inc()
+        say = log.info if result == "swapped" else log.error
+        say(f"model_{result}", **told)
+
     def decision(self, decision: Decision) -> None:
         """Note one decision of a tracker."""
         metrics = self.metrics
+        window = decision.score.window
+        log.debug(
+            "window_scored",
+            camera=decision.camera,
+            first_slot=window.first_slot,
+            coverage=round(window.coverage, 3),
+            degraded=window.degraded,
+            model=decision.model,
+        )
         metrics.windows_scored.labels(decision.camera).inc()
         self._unscored.discard(decision.camera)
         metrics.stage_seconds.labels("decide").observe(decision.seconds)
@@ -333,8 +406,8 @@ class Reporter:
         for camera, count in active.items():
             self.metrics.active_events.labels(camera).set(count)
         with self._lock:
-            for camera, count in active.items():
-                self._cameras[camera] = replace(self._cameras[camera], active_events=count)
+            for camera in active.keys() & self._cameras.keys():
+                self._cameras[camera] = replace(self._cameras[camera], active_events=active[camera])
 
     def outbox(self, stats: OutboxStats) -> None:
         """Note how full the outbox is."""

@@ -40,7 +40,7 @@ def begin_camera(metrics: Metrics, camera: str, *, labels: Sequence[str]) -> Non
         camera: its id.
         labels: what is watched for on it.
     """
-    for gauge in (metrics.active_events, metrics.camera_frozen, metrics.camera_dark):
+    for gauge in (metrics.active_events, metrics.camera_frozen, metrics.camera_dark, metrics.degraded):
         gauge.labels(camera).set(0)
     for state in CameraState:
         metrics.camera_state.labels(camera, state.value).set(state is CameraState.CONNECTING)

@@ -25,23 +25,25 @@ from monitor import __version__
 from monitor.bundle import Bundle, Manifest, find_bundle, load_bundle
 from monitor.capture.evidence import EvidencePlan
 from monitor.capture.worker import CaptureSupervisor
-from monitor.config import CameraConfig, Config, KafkaConfig, check_against_model
+from monitor.config import Config, check_against_model, load_config
 from monitor.deadline import Deadline
-from monitor.decisions import Commitment, Decider, EvidenceDesk, thresholds_of
+from monitor.decisions import Commitment, Decider, EvidenceDesk
 from monitor.delivery.disk import disk_of
 from monitor.delivery.kafka import DeliveryState, Publisher
 from monitor.delivery.media import MediaFolder
 from monitor.delivery.outbox import Outbox, OutboxStats
 from monitor.delivery.upload import Uploader
-from monitor.errors import MonitorError, OutboxUnavailable, StageFailed
-from monitor.events.alerts import AlertContext, recovered
+from monitor.errors import ConfigInvalid, MonitorError, OutboxUnavailable, StageFailed
+from monitor.events.alerts import recovered
 from monitor.events.evidence import clip_name
-from monitor.events.health import HealthTracker
-from monitor.events.tracker import Tracker
+from monitor.model_keeper import Model, ModelKeeper, Refusal, open_shadow
 from monitor.records import CameraStatus, CaptureCounts, EvidenceKind, EvidenceReport, EvidenceResult
+from monitor.reload import applied, changes_between
 from monitor.reporting import CameraView, PipelineView, Reporter
-from monitor.scoring.batcher import Scorer
+from monitor.roster import Roster
+from monitor.scoring.batcher import ModelStage, ModelStep, Scorer
 from monitor.scoring.engine import OpenedEngine, open_engine
+from monitor.scoring.shadow import Shadow
 from monitor.telemetry.metrics import Metrics
 from monitor.web.app import Health, create_app
 from monitor.web.server import WebServer
@@ -56,8 +58,6 @@ PRUNE_SECONDS = 3600.0
 MEDIA_SECONDS = 10.0
 RING_SPARE_SECONDS = 2.0
 """From a window's end to its decision and the request for its evidence, with room to spare."""
-OWN_TOPIC, OWN_HEALTH_TOPIC = "monitor.alerts", "monitor.cameras"
-"""Topics that messages are kept under where Kafka is not configured."""
 
 
 class Service:
@@ -65,15 +65,29 @@ class Service:
 
     Args:
         config: the configuration.
-        bundle: the checked model.
-        opened: the engine that runs it.
+        config_path: where it was read, to read it again on SIGHUP.
+        model: the checked model and the engine that runs it.
+        shadow: a second one that only looks on.
         outbox: the open store of alerts.
+        learn_secrets: told the secrets of a configuration that is read again, before anything of it is logged.
     """
 
-    def __init__(self, config: Config, *, bundle: Bundle, opened: OpenedEngine, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        config_path: Path,
+        model: Model,
+        shadow: Model | None,
+        outbox: Outbox,
+        learn_secrets: Callable[[Sequence[str]], None] = lambda _secrets: None,
+    ) -> None:
         self._config = config
-        self._bundle = bundle
-        self._opened = opened
+        self._config_path = config_path
+        self._model = model
+        self._first_shadow = shadow
+        self._learn_secrets = learn_secrets
+        self._reload = threading.Event()
         self._outbox = outbox
         self._reporter = Reporter(Metrics())
         self._stop = threading.Event()
@@ -84,7 +98,7 @@ class Service:
         self._build()
 
     def _build(self) -> None:
-        config, reporter, manifest = self._config, self._reporter, self._bundle.manifest
+        config, reporter, manifest = self._config, self._reporter, self._model.bundle.manifest
         self._publishers = self._make_publishers()
         self._decider = Decider(
             self._outbox,
@@ -94,16 +108,17 @@ class Service:
             on_health=reporter.health,
             evidence=self._evidence_desk(),
             lost_after_seconds=config.events.merge_gap_seconds,
-            blind_after_seconds=config.events.merge_gap_seconds + 2 * manifest.window_seconds,
         )
         self._scorer = Scorer(
-            self._opened.engine,
+            self._model.opened.engine,
             manifest,
             config.scoring,
             on_score=self._decider.put,
             on_batch=reporter.batch,
             on_drop=reporter.dropped,
             on_failure=self._failed("scoring"),
+            on_shedding=reporter.shedding,
+            on_model=self._note_model_step,
         )
         self._capture = CaptureSupervisor(
             config.capture,
@@ -115,6 +130,23 @@ class Service:
             on_worker=reporter.worker,
             on_evidence=self._note_evidence,
             evidence=evidence_plan(config, manifest),
+        )
+        self._roster = Roster(
+            config,
+            self._model,
+            capture=self._capture,
+            scorer=self._scorer,
+            decider=self._decider,
+            reporter=reporter,
+        )
+        self._keeper = ModelKeeper(
+            config,
+            self._model,
+            open_model=partial(open_named_model, config_path=self._config_path),
+            on_model=self._roster.change_model,
+            on_shadow=self._look_on,
+            on_refusal=self._note_refusal,
+            on_failure=self._failed("model"),
         )
         self._media = MediaFolder(
             config.evidence.folder, keep_days=config.evidence.keep_days, keep_bytes=config.evidence.keep_bytes
@@ -151,7 +183,7 @@ class Service:
             StageFailed: a stage died; the others were stopped in order.
             MonitorError: something could not be started.
         """
-        with _signals(self.ask_to_stop):
+        with _signals(self.ask_to_stop, self.ask_to_reload):
             try:
                 self._start()
                 self._wait()
@@ -164,6 +196,10 @@ class Service:
         """Ask `run` to stop; returns at once."""
         self._stop.set()
 
+    def ask_to_reload(self) -> None:
+        """Ask `run` to read configuration and model anew; returns at once."""
+        self._reload.set()
+
     @property
     def address(self) -> str:
         """Address of the page, once it is served."""
@@ -171,9 +207,10 @@ class Service:
 
     def _start(self) -> None:
         self._address = self._web.start()
-        self._reporter.engine_opened(self._bundle, self._opened)
-        for camera in self._config.cameras:
-            self._watch(camera)
+        self._reporter.engine_opened(self._model.bundle, self._model.opened)
+        self._roster.watch_all()
+        if self._first_shadow is not None:
+            self._look_on(self._first_shadow)
         self._end_unfinished()
         self._finish_clips()
         self._decider.start()
@@ -183,8 +220,8 @@ class Service:
             self._uploader.start()
         self._scorer.start()
         self._capture.start()
-        for camera in self._config.cameras:
-            self._capture.add(camera)
+        self._roster.open_all()
+        self._keeper.start()
         log.info(
             "monitor_started",
             version=__version__,
@@ -192,20 +229,6 @@ class Service:
             page=self._address,
             kafka=self._config.kafka.bootstrap_servers if self._config.kafka else None,
         )
-
-    def _watch(self, camera: CameraConfig) -> None:
-        manifest = self._bundle.manifest
-        self._reporter.camera_added(camera)
-        tracker = Tracker(
-            camera.id,
-            labels=manifest.labels,
-            thresholds=thresholds_of(camera, self._config.events, manifest),
-            rules=self._config.events,
-        )
-        context = alert_context(
-            camera, self._bundle, self._opened, instance=self._config.instance, kafka=self._config.kafka
-        )
-        self._decider.watch(camera.id, tracker, HealthTracker(camera.id, self._config.health), context)
 
     def _end_unfinished(self) -> None:
         """End the events that a crash left open."""
@@ -232,6 +255,10 @@ class Service:
             self._beat = time.monotonic()
             if self._capture.first_error is not None:
                 self._failed("capture")(self._capture.first_error)
+            if self._reload.is_set():
+                self._reload.clear()
+                self._read_again()
+            self._roster.look_around()
             self._reporter.events_active(self._decider.active_events())
             self._look_at_outbox(prune=self._beat >= next_prune)
             if self._beat >= next_prune:
@@ -241,6 +268,31 @@ class Service:
                 self._look_at_disks()
                 if self._config.evidence.enabled:
                     self._look_at_media()
+
+    def _read_again(self) -> None:
+        """Apply what has changed in the configuration; one that is broken leaves everything as it is."""
+        running = self._roster.config
+        try:
+            read = load_config(self._config_path)
+            self._learn_secrets(read.secrets())
+            changes = changes_between(running, read)
+            if not changes.model:  # another model is checked with its labels, once it is opened
+                check_against_model(read, self._roster.model.bundle.manifest, self._config_path)
+        except ConfigInvalid as exc:
+            log.error("configuration_not_reloaded", problems=[str(problem) for problem in exc.problems])
+            return
+        if changes.needs_restart:
+            log.warning("restart_needed", keys=list(changes.needs_restart))
+        config = applied(running, read)
+        self._roster.apply(config, changes)
+        self._keeper.look_again(config)
+        log.info(
+            "configuration_reloaded",
+            added=[camera.id for camera in changes.added],
+            removed=list(changes.removed),
+            changed=[camera.id for camera in (*changes.reopened, *changes.retold)],
+            model=changes.model,
+        )
 
     def _look_at_outbox(self, *, prune: bool) -> None:
         try:
@@ -274,6 +326,7 @@ class Service:
         deadline = Deadline(STOP_SECONDS)
         log.info("monitor_stopping")
         steps: list[tuple[str, Callable[[], None]]] = [
+            ("model", lambda: self._keeper.stop(Deadline(deadline.remaining(at_most=0.2)))),
             ("capture", lambda: self._capture.stop(Deadline(deadline.remaining(at_most=1.5)))),
             ("scoring", lambda: self._scorer.stop(Deadline(deadline.remaining(at_most=0.8)))),
             ("decisions", lambda: self._decider.stop(Deadline(deadline.remaining(at_most=1.0)))),
@@ -284,7 +337,7 @@ class Service:
             steps.append(("upload", lambda: uploader.stop(Deadline(deadline.remaining(at_most=0.5)))))
         steps += [
             ("outbox", self._outbox.close),
-            ("engine", self._opened.engine.close),
+            ("engine", self._close_engines),
             ("web", lambda: self._web.stop(deadline)),
         ]
         for stage, stop in steps:
@@ -294,6 +347,10 @@ class Service:
                 log.error("stage_not_stopped", stage=stage, reason=str(exc))
                 self._failure = self._failure or exc
         log.info("monitor_stopped", waiting_alerts=self._waiting(), unsaid_alerts=self._decider.unsaid)
+
+    def _close_engines(self) -> None:
+        for model in self._roster.models:
+            model.opened.engine.close()
 
     @staticmethod
     def _stop_publisher(publisher: Publisher, deadline: Deadline) -> None:
@@ -320,6 +377,31 @@ class Service:
                 self._media.finish(clip_name(report.alert_id))
             except OSError as exc:
                 log.warning("media_failed", reason=exc.strerror, folder=str(self._config.evidence.folder))
+
+    def _note_model_step(self, step: ModelStep) -> None:
+        gone = self._roster.step(step)
+        if gone is None:
+            return
+        gone.opened.engine.close()
+        model = self._roster.model
+        if step.stage is ModelStage.SWAPPED:
+            self._reporter.engine_opened(model.bundle, model.opened)
+            self._reporter.model_change("swapped", model=model.title, before=gone.title)
+        else:
+            self._keeper.rolled_back(model)
+            self._reporter.model_change("rolled_back", model=gone.title, serving=model.title, reason=step.reason)
+
+    def _note_refusal(self, refusal: Refusal) -> None:
+        serving = self._roster.model.title
+        self._reporter.model_change(refusal.result, bundle=refusal.bundle, serving=serving, reason=refusal.reason)
+
+    def _look_on(self, shadow: Model | None) -> None:
+        if shadow is None:
+            self._scorer.set_shadow(None)
+            return
+        log.info("shadow_opened", model=shadow.title, engine=shadow.opened.engine.name)
+        engine, report = shadow.opened.engine, self._reporter.shadow
+        self._scorer.set_shadow(Shadow(shadow.bundle, engine, self._config.scoring, on_report=report))
 
     def _committed(self, commitment: Commitment) -> None:
         self._reporter.commitment(commitment)
@@ -391,7 +473,9 @@ class Service:
         return [json.loads(stored.value) for stored in newest]
 
 
-def open_service(config: Config, *, config_path: Path) -> Service:
+def open_service(
+    config: Config, *, config_path: Path, learn_secrets: Callable[[Sequence[str]], None] = lambda _secrets: None
+) -> Service:
     """Load and check what a configuration names, and put the monitor together.
 
     Raises:
@@ -400,9 +484,23 @@ def open_service(config: Config, *, config_path: Path) -> Service:
         EngineUnavailable: nothing here can run the model.
         OutboxUnavailable: the store of alerts cannot be opened.
     """
-    bundle, opened = open_model(config, config_path=config_path)
+    open_named = partial(open_named_model, config_path=config_path)
+    model = open_named(config)
+    shadow = open_shadow(config, model.bundle.manifest, open_named) if config.model.shadow else None
     outbox = Outbox.open(config.outbox, deliver=config.kafka is not None)
-    return Service(config, bundle=bundle, opened=opened, outbox=outbox)
+    return Service(
+        config,
+        config_path=config_path,
+        model=model,
+        shadow=shadow,
+        outbox=outbox,
+        learn_secrets=learn_secrets,
+    )
+
+
+def open_named_model(config: Config, *, config_path: Path) -> Model:
+    """Do as `open_model`, in one record."""
+    return Model(*open_model(config, config_path=config_path))
 
 
 def open_model(config: Config, *, config_path: Path) -> tuple[Bundle, OpenedEngine]:
@@ -428,34 +526,6 @@ def evidence_plan(config: Config, manifest: Manifest) -> EvidencePlan | None:
     return EvidencePlan(settings.folder, max(settings.ring_seconds, needed), settings.ring_bytes)
 
 
-def alert_context(
-    camera: CameraConfig,
-    bundle: Bundle,
-    opened: OpenedEngine,
-    *,
-    instance: str,
-    kafka: KafkaConfig | None = None,
-    replayed: bool = False,
-) -> AlertContext:
-    """Return what an alert of `camera` says besides the event itself."""
-    return AlertContext(
-        camera=camera.id,
-        camera_name=camera.name or camera.id,
-        site=camera.site,
-        tags=camera.tags,
-        model=bundle.manifest.name,
-        model_version=bundle.manifest.version,
-        model_sha256=bundle.sha256,
-        engine=opened.engine.name,
-        precision=opened.engine.precision,
-        instance=instance,
-        version=__version__,
-        topic=kafka.topic if kafka else OWN_TOPIC,
-        health_topic=kafka.health_topic if kafka else OWN_HEALTH_TOPIC,
-        replayed=replayed,
-    )
-
-
 def _fullness(stats: OutboxStats | None) -> str:
     if stats is None or not stats.crowded:
         return "writable"
@@ -467,8 +537,8 @@ def _alive(alive: bool) -> str:
 
 
 @contextmanager
-def _signals(ask_to_stop: Callable[[], None]) -> Iterator[None]:
-    """Stop on the first SIGINT or SIGTERM, end at once on the second."""
+def _signals(ask_to_stop: Callable[[], None], ask_to_reload: Callable[[], None]) -> Iterator[None]:
+    """Stop on the first SIGINT or SIGTERM, end at once on the second; read everything anew on SIGHUP."""
     asked = threading.Event()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
@@ -477,7 +547,11 @@ def _signals(ask_to_stop: Callable[[], None]) -> Iterator[None]:
         asked.set()
         ask_to_stop()
 
+    def handle_reload(_number: int, _frame: FrameType | None) -> None:
+        ask_to_reload()
+
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, handle_reload)
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,11 @@ import pytest
 from monitor.bundle import load_bundle
 from monitor.config import CameraConfig, EventsConfig, HealthConfig, OutboxConfig
 from monitor.deadline import Deadline
-from monitor.decisions import Decider, thresholds_of
+from monitor.decisions import Decider, Unwatch, Watch, thresholds_of
 from monitor.delivery.outbox import Outbox
 from monitor.events.alerts import AlertContext
-from monitor.events.health import HealthTracker
-from monitor.events.tracker import Tracker
-from monitor.records import CameraState, CameraStatus, FailureReason, Threshold
-from tests.events.test_tracker import LABELS, PLAIN, make_score
+from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, Threshold
+from tests.events.test_tracker import FIGHT, LABELS, PLAIN, make_score
 
 CONTEXT = AlertContext(
     camera="yard",
@@ -46,6 +45,11 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
         time.sleep(0.01)
 
 
+def make_watch(labels=LABELS, thresholds=FIGHT, context=CONTEXT, blind_after_seconds: float = 60.0) -> Watch:
+    rules = EventsConfig(**PLAIN)
+    return Watch("yard", labels, thresholds, context, rules, HealthConfig(), blind_after_seconds)
+
+
 class Desk:
     """A decider on one camera, with everything it told."""
 
@@ -58,11 +62,8 @@ class Desk:
             on_commitment=self.commitments.append,
             on_failure=self.failures.append,
             lost_after_seconds=lost_after_seconds,
-            blind_after_seconds=blind_after_seconds,
         )
-        rules = EventsConfig(**PLAIN)
-        tracker = Tracker("yard", labels=LABELS, thresholds={"fight": Threshold(0.6, 0.4)}, rules=rules)
-        self.decider.watch("yard", tracker, HealthTracker("yard", HealthConfig()), CONTEXT)
+        self.decider.watch(make_watch(blind_after_seconds=blind_after_seconds))
 
     def said(self) -> list[tuple[str, str | None]]:
         messages = [json.loads(stored.value) for stored in self.outbox.after(0) if stored.alert.label]
@@ -158,14 +159,45 @@ def test_an_unexpected_error_is_passed_on_and_ends_the_thread(tmp_path):
     desk = Desk(outbox)
     desk.decider.start()
     desk.decider.put(make_score(0, float("nan"), fall=float("nan")))
-    stranger = make_score(0, 0.9)
-    object.__setattr__(stranger.window, "camera", "stranger")
-    desk.decider.put(stranger)
+    broken = make_score(1, 0.9)
+    object.__setattr__(broken, "probabilities", None)
+    desk.decider.put(broken)
     wait_until(lambda: bool(desk.failures))
     assert not desk.decider.alive
     desk.decider.put(make_score(1, 0.9))  # returns although nobody takes it
     desk.decider.stop(Deadline(1))
     outbox.close()
+
+
+def test_what_was_on_its_way_of_a_camera_taken_away_is_ignored(desk):
+    desk.decider.start()
+    desk.decider.put(make_score(0, 0.9))
+    desk.decider.put(Unwatch("yard"))
+    for record in (make_score(1, 0.9), lost(), CaptureCounts("yard"), Unwatch("yard")):
+        desk.decider.put(record)
+    wait_until(lambda: desk.decider._inbox.empty())
+    wait_until(lambda: desk.said() == [("started", None), ("ended", "camera_removed")])
+    assert desk.decider.active_events() == {}
+    desk.decider.put(make_watch())
+    desk.decider.put(make_score(9, 0.9))
+    wait_until(lambda: desk.decider.active_events() == {"yard": 1})
+
+
+def test_another_model_keeps_events_of_labels_that_stay_and_ends_the_others(desk):
+    desk.decider.start()
+    both = {**FIGHT, "fall": Threshold(0.6, 0.4)}
+    desk.decider.put(make_watch(thresholds=both))
+    desk.decider.put(make_score(0, 0.0, 0.9))
+    desk.decider.put(make_score(1, 0.9, 0.0))
+    wait_until(lambda: desk.said() == [("started", None), ("started", None), ("ended", "end")])
+    new = replace(CONTEXT, model_version="2")
+    desk.decider.put(make_watch(labels=("calm", "theft", "fight"), context=new))
+    moved = make_score(2, 0.0, 0.9)  # the new model has `fight` in the third place
+    desk.decider.put(moved)
+    desk.decider.put(make_watch(labels=("calm", "theft"), thresholds={"theft": Threshold(0.5, 0.5)}, context=new))
+    wait_until(lambda: desk.said()[-1] == ("ended", "label_removed"))
+    assert len(desk.said()) == 4
+    wait_until(lambda: [decision.model for decision in desk.decisions] == ["m 1", "m 1", "m 2"])
 
 
 def test_thresholds_camera_before_events_before_model():

@@ -45,7 +45,9 @@ def read(reporter: Reporter, name: str, **labels: str) -> float | None:
 def decide(reporter: Reporter, scuffle: float, *, seconds: float) -> None:
     score = make_score(0, scuffle)
     reporter.decision(
-        Decision(score=score, changes=(), seconds=0.0, capture_to_decision_seconds=seconds, suppressed={})
+        Decision(
+            score=score, model="fight 1", changes=(), seconds=0.0, capture_to_decision_seconds=seconds, suppressed={}
+        )
     )
 
 
@@ -75,7 +77,9 @@ def test_coverage_is_the_share_of_the_slots_that_hold_a_picture(reporter):
     score = make_score(0, 0.5)
     half = np.arange(len(score.window.mask)) % 2 == 0
     score = dataclasses.replace(score, window=dataclasses.replace(score.window, mask=half))
-    reporter.decision(Decision(score, changes=(), seconds=0.0, capture_to_decision_seconds=0.1, suppressed={}))
+    reporter.decision(
+        Decision(score, model="fight 1", changes=(), seconds=0.0, capture_to_decision_seconds=0.1, suppressed={})
+    )
     assert read(reporter, "monitor_window_coverage_sum") == pytest.approx(half.mean())
 
 

@@ -43,7 +43,15 @@ SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 CONTENT_TYPE = "application/json"
 EVIDENCE_FRAMES = 96
 """Frames told in the evidence at most, the most attended ones: keeps a message of the longest window under 8 KB."""
-WITHOUT_FRAME = frozenset({ChangeReason.CAMERA_LOST, ChangeReason.SHUTDOWN, ChangeReason.RECOVERED})
+WITHOUT_FRAME = frozenset(
+    {
+        ChangeReason.CAMERA_LOST,
+        ChangeReason.SHUTDOWN,
+        ChangeReason.RECOVERED,
+        ChangeReason.CAMERA_REMOVED,
+        ChangeReason.LABEL_REMOVED,
+    }
+)
 """Reasons of messages that no frame decided: they have no latency from a frame."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

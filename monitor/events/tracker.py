@@ -112,16 +112,9 @@ class Tracker:
     def __init__(
         self, camera: str, *, labels: tuple[str, ...], thresholds: Mapping[str, Threshold], rules: EventsConfig
     ) -> None:
-        unknown = set(thresholds) - set(labels)
-        if unknown:
-            raise ValueError(f"thresholds for {sorted(unknown)}, which are not among the labels {list(labels)}")
         self._camera = camera
         self._rules = rules
-        self._tracks = [
-            _Track(label, index, thresholds[label], deque(maxlen=rules.smoothing_windows))
-            for index, label in enumerate(labels)
-            if label in thresholds
-        ]
+        self._tracks = self._tracks_of(labels, thresholds)
         self._suppressed: Counter[str] = Counter()
         self._last_end: float | None = None
 
@@ -153,6 +146,38 @@ class Tracker:
             changes += self._step(track, score)
         return changes
 
+    def watch_for(
+        self, labels: tuple[str, ...], thresholds: Mapping[str, Threshold], *, at_seconds: float
+    ) -> list[EventChange]:
+        """Go on with the labels of another model, or with other thresholds; events of labels that stay go on.
+
+        Smoothing begins anew, since the scores of two models do not mix.
+
+        Args:
+            labels: all labels of the bundle, in its order.
+            thresholds: of the watched labels alone.
+            at_seconds: when this was decided, in the time of the samples.
+
+        Returns:
+            The ends of events whose labels are watched no longer.
+
+        Raises:
+            ValueError: a threshold is for none of the labels.
+        """
+        before = {track.label: track for track in self._tracks}
+        tracks = self._tracks_of(labels, thresholds)
+        changes = [
+            self._ended(track, ChangeReason.LABEL_REMOVED, None, at_seconds)
+            for label, track in before.items()
+            if label not in thresholds and track.stage in (_Stage.OPEN, _Stage.FADING)
+        ]
+        for track in tracks:
+            if (old := before.get(track.label)) is not None:
+                track.stage, track.event, track.ended_seconds = old.stage, old.event, old.ended_seconds
+                track.goes_on, track.held_back = old.goes_on, old.held_back
+        self._tracks = tracks
+        return changes
+
     def end(self, reason: ChangeReason, at_seconds: float) -> list[EventChange]:
         """End every open event, because the camera is lost or the monitor stops.
 
@@ -167,6 +192,16 @@ class Tracker:
             self._silence(track)
             track.recent.clear()
         return changes
+
+    def _tracks_of(self, labels: tuple[str, ...], thresholds: Mapping[str, Threshold]) -> list[_Track]:
+        unknown = set(thresholds) - set(labels)
+        if unknown:
+            raise ValueError(f"thresholds for {sorted(unknown)}, which are not among the labels {list(labels)}")
+        return [
+            _Track(label, index, thresholds[label], deque(maxlen=self._rules.smoothing_windows))
+            for index, label in enumerate(labels)
+            if label in thresholds
+        ]
 
     def _after_clock_set_back(self, window: Window) -> list[EventChange]:
         if self._last_end is None or window.end_seconds > self._last_end:

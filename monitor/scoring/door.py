@@ -34,7 +34,10 @@ class Classified:
 
 
 class Engine(Protocol):
-    """A bundle made ready to run on this machine. Used by one thread at a time."""
+    """A bundle made ready to run on this machine.
+
+    `embed` is used by one thread at a time and `classify` by one; these are two, and may be at it at once.
+    """
 
     name: str
     """Of the library: `openvino`, `onnxruntime`."""

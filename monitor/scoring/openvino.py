@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class OpenVinoDoor:
     def precisions(self) -> tuple[Precision, ...]:
         """Return FP32, and before it BF16 where the processor has it."""
         try:
-            capabilities = _library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         except RuntimeError as exc:
             raise EngineUnavailable(NAME, f"no CPU device: {_first_line(exc)}") from exc
         return precisions_of(capabilities)
@@ -63,7 +64,7 @@ class OpenVinoEngine:
         manifest = bundle.manifest
         self._embedding_size = manifest.embedding_size
         shape = manifest.sample
-        core = library.Core()
+        core = _core()
         common = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
         streams = min(threads, MOST_STREAMS)
         slots, size = manifest.window_slots, manifest.embedding_size
@@ -145,6 +146,17 @@ def _library() -> Any:
     except ImportError as exc:
         raise EngineUnavailable(NAME, f"the library cannot be imported: {_first_line(exc)}") from exc
     return openvino
+
+
+@cache
+def _core() -> Any:
+    """Return the one Core of this process; it is never given up.
+
+    On a processor with AMX its CPU plugin gives the thread that first uses it a stack for signals, and takes that
+    memory back with the last Core, on whatever thread that happens: the next signal to the first thread then kills
+    the process (seen with 2026.4, `SigAltStackSetup` of its CPU plugin).
+    """
+    return _library().Core()
 
 
 def _first_line(exc: BaseException) -> str:

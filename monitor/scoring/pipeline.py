@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monitor.bundle import Manifest
 from monitor.config import ScoringConfig
 from monitor.records import Sample, Score, Window
 from monitor.scoring.door import Engine
-from monitor.scoring.windows import CameraWindows
+from monitor.scoring.waiting import Waiting
+from monitor.scoring.windows import CameraWindows, Pushed
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,11 @@ class ScoredBatch:
 
 
 class ScoringPipeline:
-    """Backbone, rings and head: each sample goes through the backbone once.
+    """Backbone, rings and head of one model: each sample goes through the backbone once.
 
-    Used by one thread at a time. What a sample's scores are does not depend on the batch it came in, as long
-    as the engine's answers do not; the CPU engines' do not, to the bit.
+    `embed` belongs to one thread at a time, everything else to one too; these may be two. What a sample's scores
+    are does not depend on the batch it came in, as long as the engine's answers do not; the CPU engines' do not,
+    to the bit.
 
     Args:
         engine: opened and checked; the caller closes it.
@@ -43,10 +46,15 @@ class ScoringPipeline:
     """
 
     def __init__(self, engine: Engine, manifest: Manifest, settings: ScoringConfig) -> None:
-        self._engine = engine
-        self._manifest = manifest
+        self.engine = engine
+        self.manifest = manifest
         self._settings = settings
         self._cameras: dict[str, CameraWindows] = {}
+        shape = manifest.sample
+        self._pictures = np.empty(
+            (settings.batch_samples, shape.pictures, shape.height_pixels, shape.width_pixels, 3), dtype=np.uint8
+        )
+        """Where a batch is put together, again and again."""
 
     def score(self, samples: Sequence[Sample]) -> list[Score]:
         """Score samples, in the order in which they were taken, in batches of the configured size."""
@@ -61,41 +69,88 @@ class ScoringPipeline:
             EngineUnavailable: the engine failed.
         """
         began = time.perf_counter()
-        embeddings = self._engine.embed(np.stack([sample.pictures for sample in samples]))
-        embedded = time.perf_counter()
+        embeddings = self.embed(samples)
+        seconds = time.perf_counter() - began
+        batch = [Waiting(sample, since_seconds=0.0) for sample in samples]
+        return self.finish(batch, embeddings, embed_seconds=seconds)
+
+    def embed(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
+        """Run the backbone on one batch and return (N, D) float32.
+
+        Raises:
+            EngineUnavailable: the engine failed.
+        """
+        if len(samples) == 1:
+            return self.engine.embed(samples[0].pictures[np.newaxis])
+        if len(samples) > len(self._pictures):
+            self._pictures = np.empty((len(samples), *self._pictures.shape[1:]), dtype=np.uint8)
+        for place, sample in zip(self._pictures, samples, strict=False):
+            place[...] = sample.pictures
+        return self.engine.embed(self._pictures[: len(samples)])
+
+    def finish(
+        self,
+        batch: Sequence[Waiting],
+        embeddings: NDArray[np.float32],
+        *,
+        embed_seconds: float = 0.0,
+        from_slots: Mapping[str, int] | None = None,
+        closed: Mapping[str, int] | None = None,
+    ) -> ScoredBatch:
+        """Put a batch's embeddings into the rings and run the head on the windows that this completes.
+
+        Args:
+            batch: in the order of time for each camera.
+            embeddings: (N, D) float32, what the backbone made of them.
+            embed_seconds: how long that took.
+            from_slots: by camera, where its first window may begin, for a ring that is new.
+            closed: by camera, the slot before which its last windows end; the camera is forgotten after them.
+
+        Raises:
+            EngineUnavailable: the engine failed.
+        """
+        began = time.perf_counter()
         windows: list[Window] = []
         skipped: Counter[str] = Counter()
         late: Counter[str] = Counter()
-        for sample, embedding in zip(samples, embeddings, strict=True):
-            pushed = self._windows_of(sample.camera).push(sample, embedding)
+
+        def note(camera: str, pushed: Pushed) -> None:
             windows.extend(pushed.windows)
-            skipped[sample.camera] += pushed.skipped
-            late[sample.camera] += pushed.late
+            skipped[camera] += pushed.skipped
+            late[camera] += pushed.late
+
+        for waiting, embedding in zip(batch, embeddings, strict=True):
+            sample = waiting.sample
+            ring = self._windows_of(sample.camera, (from_slots or {}).get(sample.camera))
+            note(sample.camera, ring.push(sample, embedding, factor=waiting.factor, shed_slots=waiting.shed_slots))
+        for camera, before_slot in (closed or {}).items():
+            if camera in self._cameras:
+                note(camera, self._cameras.pop(camera).close(before_slot))
         scores = self._classify(windows)
         return ScoredBatch(
             scores=scores,
             windows_skipped=+skipped,
             samples_late=+late,
-            embed_seconds=embedded - began,
-            head_seconds=time.perf_counter() - embedded,
+            embed_seconds=embed_seconds,
+            head_seconds=time.perf_counter() - began,
         )
 
     def forget(self, camera: str) -> None:
         """Drop what is kept of a camera; a later sample begins anew."""
         self._cameras.pop(camera, None)
 
-    def _windows_of(self, camera: str) -> CameraWindows:
+    def _windows_of(self, camera: str, from_slot: int | None) -> CameraWindows:
         windows = self._cameras.get(camera)
         if windows is None:
             coverage = self._settings.minimum_coverage
-            windows = CameraWindows(camera, manifest=self._manifest, minimum_coverage=coverage)
+            windows = CameraWindows(camera, manifest=self.manifest, minimum_coverage=coverage, from_slot=from_slot)
             self._cameras[camera] = windows
         return windows
 
     def _classify(self, windows: Sequence[Window]) -> tuple[Score, ...]:
         if not windows:
             return ()
-        answers = self._engine.classify(
+        answers = self.engine.classify(
             np.stack([window.embeddings for window in windows]), np.stack([window.mask for window in windows])
         )
         triples = zip(windows, answers.probabilities, answers.attention, strict=True)

@@ -1,11 +1,14 @@
 """One camera's samples and embeddings in, windows of T slots out. Pure: time arrives inside the sample.
 
 Windows end where `slot + 1` is a multiple of the stride, counted from slot 0 of the absolute grid, so that
-every replica and every replay scores the same windows.
+every replica and every replay scores the same windows. Under load shedding a camera has a stride factor f: every
+f-th of its slots is embedded and every f-th of these windows handed out, marked as degraded; its coverage counts
+against the slots that were planned.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,10 +52,13 @@ class CameraWindows:
     Args:
         camera: the camera's id.
         manifest: the bundle's T, stride, D and sampling rate.
-        minimum_coverage: least share of a window's slots that must hold an embedding; one at least always does.
+        minimum_coverage: least share of a window's planned slots that must hold an embedding; one at least always does.
+        from_slot: no window is handed out that begins before it; None: any.
     """
 
-    def __init__(self, camera: str, *, manifest: Manifest, minimum_coverage: float) -> None:
+    def __init__(
+        self, camera: str, *, manifest: Manifest, minimum_coverage: float, from_slot: int | None = None
+    ) -> None:
         self._camera = camera
         self._slots = manifest.window_slots
         self._stride = manifest.stride_slots
@@ -61,25 +67,54 @@ class CameraWindows:
         self._embeddings = np.zeros((self._slots, manifest.embedding_size), dtype=np.float32)
         self._filled = np.full(self._slots, EMPTY, dtype=np.int64)
         self._held: list[_Held | None] = [None] * self._slots
+        self._shed: set[int] = set()
+        """Slots that were left out by plan, as far back as a window reaches."""
+        self._from_slot = from_slot
         self._first = 0
         """Slot of the first sample."""
         self._last: int | None = None
         self._late_in_a_row = 0
 
-    def push(self, sample: Sample, embedding: NDArray[np.float32]) -> Pushed:
-        """Take a sample's embedding, (D,) float32, and return the windows that it completes."""
+    def push(
+        self, sample: Sample, embedding: NDArray[np.float32], *, factor: int = 1, shed_slots: Sequence[int] = ()
+    ) -> Pushed:
+        """Take a sample's embedding, (D,) float32, and return the windows that it completes.
+
+        Args:
+            sample: of a later slot than the last.
+            embedding: what the backbone made of it.
+            factor: the camera's stride factor now.
+            shed_slots: slots since the last sample that were left out by plan, oldest first.
+        """
         if self._last is not None and sample.slot <= self._last and not self._clock_was_set_back():
             return Pushed(late=True)
         self._late_in_a_row = 0
         if self._last is None:
             self._first = sample.slot
-        due = self._windows_due(sample.slot)
-        windows = [self._window(boundary) for boundary in self._boundaries_with_something(sample.slot)]
+        self._shed.update(shed_slots)
+        stride = self._stride * factor
+        due = self._windows_due(sample.slot, stride)
+        windows = [self._window(boundary, factor) for boundary in self._boundaries_with_something(sample.slot, stride)]
         self._keep(sample, embedding)
-        if self._is_boundary(sample.slot):
-            windows.append(self._window(sample.slot))
-        scored = tuple(window for window in windows if window is not None)
-        return Pushed(windows=scored, skipped=due - sum(self._is_due(window.first_slot) for window in scored))
+        if (sample.slot + 1) % stride == 0:
+            windows.append(self._window(sample.slot, factor))
+        if self._shed:
+            self._shed = {slot for slot in self._shed if slot > sample.slot - self._slots}
+        return self._pushed(windows, due)
+
+    def close(self, before_slot: int) -> Pushed:
+        """Return the windows that end before a slot and have not been handed out, as if its sample had come."""
+        if self._last is None or before_slot <= self._last:
+            return Pushed()
+        due = self._windows_due(before_slot - 1, self._stride)
+        windows = [self._window(boundary, 1) for boundary in self._boundaries_with_something(before_slot, self._stride)]
+        return self._pushed(windows, due)
+
+    def _pushed(self, windows: Sequence[Window | None], due: int) -> Pushed:
+        scored = [window for window in windows if window is not None]
+        if self._from_slot is not None:
+            scored = [window for window in scored if window.first_slot >= self._from_slot]
+        return Pushed(tuple(scored), skipped=due - sum(self._is_due(window.first_slot) for window in scored))
 
     def _clock_was_set_back(self) -> bool:
         """Count one more late sample; forget everything when there have been T in a row."""
@@ -87,29 +122,28 @@ class CameraWindows:
         if self._late_in_a_row < self._slots:
             return False
         self._filled.fill(EMPTY)
+        self._shed.clear()
         self._last = None
+        self._from_slot = None
         return True
-
-    def _is_boundary(self, slot: int) -> bool:
-        return (slot + 1) % self._stride == 0
 
     def _is_due(self, first_slot: int) -> bool:
         """Whether a window counts as skipped when it is not scored: not before the camera has begun."""
         return first_slot >= self._first
 
-    def _windows_due(self, slot: int) -> int:
+    def _windows_due(self, slot: int, stride: int) -> int:
         """Return how many windows that are due end after the last sample's slot, up to `slot`."""
         begin = self._first + self._slots - 1
         if self._last is not None:
             begin = max(begin, self._last + 1)
-        return max(0, (slot + 1) // self._stride - begin // self._stride)
+        return max(0, (slot + 1) // stride - begin // stride)
 
-    def _boundaries_with_something(self, slot: int) -> range:
+    def _boundaries_with_something(self, slot: int, stride: int) -> range:
         """Return those of them whose windows still reach back to the last sample: T / stride at most."""
         if self._last is None:
             return range(0)
-        first = self._last + self._stride - (self._last + 1) % self._stride
-        return range(first, min(slot, self._last + self._slots), self._stride)
+        first = self._last + stride - (self._last + 1) % stride
+        return range(first, min(slot, self._last + self._slots), stride)
 
     def _keep(self, sample: Sample, embedding: NDArray[np.float32]) -> None:
         place = sample.slot % self._slots
@@ -118,13 +152,14 @@ class CameraWindows:
         self._held[place] = _Held(sample.time_seconds, sample.received_seconds, sample.camera_seconds)
         self._last = sample.slot
 
-    def _window(self, boundary: int) -> Window | None:
-        """Return the window that ends with the slot `boundary`, None where too little of it is covered."""
+    def _window(self, boundary: int, factor: int) -> Window | None:
+        """Return the window that ends with the slot `boundary`, None where too little of what was planned is there."""
         slots = np.arange(boundary - self._slots + 1, boundary + 1)
         places = slots % self._slots
         mask = (self._filled[places] == slots) & (slots >= 0)
-        count = int(mask.sum())
-        if count / self._slots < self._minimum_coverage:
+        shed = sum(slot in self._shed for slot in slots.tolist()) if self._shed else 0
+        count, planned = int(mask.sum()), max(1, self._slots - shed)
+        if count == 0 or count / planned < self._minimum_coverage:
             return None
         held = [self._held[place] if there else None for place, there in zip(places, mask, strict=True)]
         newest = next(entry for entry in reversed(held) if entry is not None)
@@ -138,4 +173,5 @@ class CameraWindows:
             frame_seconds=tuple(None if entry is None else entry.time_seconds for entry in held),
             received_seconds=newest.received_seconds,
             camera_seconds=newest.camera_seconds,
+            degraded=factor > 1 or planned < self._slots,
         )

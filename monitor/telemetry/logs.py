@@ -48,7 +48,8 @@ class _StandardError:
 
     def msg(self, message: str) -> None:
         with suppress(OSError, ValueError):
-            print(message, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{message}\n")  # in one piece: threads write at once
+            sys.stderr.flush()
 
     debug = info = warning = error = critical = exception = msg
 

@@ -139,6 +139,43 @@ class Metrics:
             buckets=STAGE_BUCKETS,
             registry=registry,
         )
+        self.inference_seconds = Histogram(
+            "monitor_inference_seconds",
+            "Time of the engine on one batch, by part: backbone, head (with the rings).",
+            ["engine", "part"],
+            buckets=STAGE_BUCKETS,
+            registry=registry,
+        )
+        self.batch_wait = Histogram(
+            "monitor_batch_wait_seconds",
+            "How long the oldest sample of a batch waited for it.",
+            buckets=STAGE_BUCKETS,
+            registry=registry,
+        )
+        self.degraded = Gauge(
+            "monitor_camera_degraded",
+            "1 while a camera is thinned because scoring cannot keep up, else 0.",
+            by_camera,
+            registry=registry,
+        )
+        self.stride_factor = Gauge(
+            "monitor_stride_factor",
+            "How many times longer than the model's a camera's stride is.",
+            by_camera,
+            registry=registry,
+        )
+        self.model_swaps = Counter(
+            "monitor_model_swaps",
+            "New models while running, by result: swapped, refused, rolled_back, restart_needed, shadow_refused.",
+            ["result"],
+            registry=registry,
+        )
+        self.shadow_windows = Counter(
+            "monitor_shadow_windows",
+            "Windows that a second model scored as well, by whether it agrees or disagrees.",
+            ["bundle", "verdict"],
+            registry=registry,
+        )
         self.capture_to_decision = Histogram(
             "monitor_capture_to_decision_seconds",
             "From the arrival of a window's newest frame to the tracker's decision.",

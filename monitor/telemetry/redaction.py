@@ -19,8 +19,14 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        spellings = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
-        ordered = sorted(spellings, key=len, reverse=True)
+        self._known: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        self.learn(secrets)
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Replace these as well; those known before stay secret."""
+        self._known |= {spelling for secret in secrets if secret for spelling in _spellings(secret)}
+        ordered = sorted(self._known, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, ordered)), re.IGNORECASE) if ordered else None
 
     def clean(self, text: str) -> str:

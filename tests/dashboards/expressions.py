@@ -27,12 +27,6 @@ NOT_YET_MERGED = frozenset(
         "monitor_capture_worker_cpu_seconds_total",
         "monitor_capture_worker_resident_bytes",
         "monitor_capture_worker_recycled_total",
-        "monitor_inference_seconds",
-        "monitor_batch_wait_seconds",
-        "monitor_camera_degraded",
-        "monitor_stride_factor",
-        "monitor_model_swaps_total",
-        "monitor_shadow_windows_total",
         "monitor_page_streams",
     }
 )

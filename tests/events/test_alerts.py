@@ -252,3 +252,11 @@ def test_times_keep_their_milliseconds(milliseconds: int) -> None:
     told = rfc3339(milliseconds / 1000)
     assert told.endswith("Z")
     assert int(told[-4:-1]) == milliseconds % 1000
+
+
+def test_an_alert_says_when_its_window_was_degraded() -> None:
+    for degraded in (False, True):
+        score = make_score()
+        score = replace(score, window=replace(score.window, degraded=degraded))
+        told = message(say(make_change(score=score)))
+        assert told["evidence"]["degraded"] is degraded

@@ -405,3 +405,33 @@ def test_times_since_1970_are_compared_without_rounding_trouble() -> None:
     first = int(1_700_000_000 / STEP)
     changes = feed(tracker, [0.7, 0.7, 0.7, 0.0, 0.0, 0.0, 0.7, 0.0], first=first)
     assert [change.phase for change in changes] == [Phase.STARTED]
+
+
+# --- another model ---------------------------------------------------------------------------------------------------
+
+
+def test_another_model_keeps_what_stays_ends_what_goes_and_smooths_anew() -> None:
+    tracker = make_tracker(BOTH, smoothing_windows=2, merge_gap_seconds=5.0)
+    tracker.observe(make_score(0, 0.8, 0.1))
+    tracker.observe(make_score(1, 0.2, 0.9))
+    assert tracker.active == 1
+    tracker.observe(make_score(2, 0.0, 0.9))
+    assert tracker.active == 2
+    labels = ("calm", "fight", "theft")
+    (ended,) = tracker.watch_for(labels, {"fight": Threshold(0.7, 0.3), "theft": Threshold(0.7, 0.3)}, at_seconds=2.0)
+    assert (ended.label, ended.phase, ended.reason) == ("fall", Phase.ENDED, ChangeReason.LABEL_REMOVED)
+    assert ended.ended_seconds == end_of(2)
+    assert tracker.active == 1
+    changes = tracker.observe(make_score(3, 0.1, 0.75))  # the third label is theft now
+    assert [(change.label, change.phase) for change in changes] == [("theft", Phase.STARTED)]
+    assert changes[0].smoothed_score == pytest.approx(0.75)  # the old model's scores are not in the mean
+    with pytest.raises(ValueError, match="fall"):
+        tracker.watch_for(labels, {"fall": Threshold(0.7, 0.3)}, at_seconds=3.0)
+
+
+def test_other_thresholds_count_from_the_next_window_on() -> None:
+    tracker = make_tracker()
+    started = feed(tracker, [0.65])
+    assert [change.phase for change in started] == [Phase.STARTED]
+    assert tracker.watch_for(LABELS, {"fight": Threshold(0.9, 0.7)}, at_seconds=end_of(0)) == []
+    assert [(c.phase, c.reason) for c in feed(tracker, [0.65, 0.65], first=1)] == [(Phase.ENDED, ChangeReason.END)]

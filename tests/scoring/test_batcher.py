@@ -122,7 +122,7 @@ def test_batch_waits_for_company_but_not_for_long(quick_engine: Engine) -> None:
     scorer.stop(Deadline(5))
 
 
-def test_full_queue_drops_the_oldest_and_counts_exactly(quick_engine: Engine) -> None:
+def test_full_queue_drops_the_oldest_of_whoever_holds_most_and_counts_exactly(quick_engine: Engine) -> None:
     told, gated = Told(), Gated(quick_engine)
     scorer = make_scorer(gated, told, batch_samples=1, queue_samples=4)
     scorer.start()
@@ -130,7 +130,7 @@ def test_full_queue_drops_the_oldest_and_counts_exactly(quick_engine: Engine) ->
     assert gated.entered.wait(5)
     for slot in range(1, 11):
         scorer.put(make_sample(slot, camera="old" if slot < 5 else "new"))
-    assert told.drops == {("old", DropReason.SCORING_QUEUE): 4, ("new", DropReason.SCORING_QUEUE): 2}
+    assert told.drops == {("old", DropReason.SCORING_QUEUE): 2, ("new", DropReason.SCORING_QUEUE): 4}
     gated.leave.set()
     scorer.stop(Deadline(5))
     assert told.samples == 5
@@ -298,3 +298,68 @@ def test_puts_from_many_threads_lose_nothing(quick_engine: Engine) -> None:
     for camera in {score.window.camera for score in told.scores}:
         firsts = [score.window.first_slot for score in told.scores if score.window.camera == camera]
         assert firsts == sorted(firsts)
+
+
+class Slow:
+    """A real engine that takes its time over each sample, as a larger model would."""
+
+    def __init__(self, engine: Engine, seconds: float) -> None:
+        self.engine, self.name, self.precision, self.seconds = engine, engine.name, engine.precision, seconds
+
+    def embed(self, pictures):
+        time.sleep(self.seconds * len(pictures))
+        return self.engine.embed(pictures)
+
+    def classify(self, embeddings, mask) -> Classified:
+        return self.engine.classify(embeddings, mask)
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+def test_cameras_are_thinned_before_a_sample_is_dropped(quick_engine: Engine) -> None:
+    """Twice what the engine bears for three seconds, then little: thinned, least important first, and back."""
+    told, plans = Told(), []
+    engine = Slow(quick_engine, 0.010)
+    scorer = Scorer(
+        engine,
+        MANIFEST,
+        ScoringConfig(queue_samples=120, batch_wait_seconds=0.01, shed_wait_seconds=0.2, shed_recover_seconds=0.8),
+        on_score=told.scores.append,
+        on_batch=told.batches.append,
+        on_drop=told.drop,
+        on_failure=told.fail,
+        on_shedding=plans.append,
+    )
+    priorities = {"dock": 9, "gate": 5, "yard": 5, "shed": 0}
+    for camera, priority in priorities.items():
+        scorer.watch(camera, priority)
+    scorer.start()
+    plans.clear()
+
+    def send(slots, pause: float) -> None:
+        for slot in slots:
+            for camera in priorities:
+                scorer.put(make_sample(slot, camera=camera))
+            time.sleep(pause)
+
+    send(range(150), 0.02)  # 200 samples a second where 100 can be scored
+    most = max(plans, key=lambda plan: sum(plan.factors.values()))
+    assert +told.drops == {}
+    assert most.factors["shed"] == 4
+    assert most.factors["dock"] == min(most.factors.values()) < 4
+    for before, after in zip([{}, *(plan.factors for plan in plans)], plans, strict=False):
+        for camera, priority in priorities.items():  # nobody is thinned while one less important could be more
+            if after.factors[camera] > before.get(camera, 1):
+                assert all(after.factors[other] == 4 for other in priorities if priorities[other] < priority)
+    send(range(150, 195), 0.12)  # 33 a second
+    scorer.stop(Deadline(5))
+    assert plans[-1].degraded == 0
+    assert +told.drops == {}
+    marked = {(s.window.camera, s.window.degraded) for s in told.scores}
+    assert {("shed", True), ("shed", False)} <= marked
+    late = [score.window for score in told.scores if score.window.first_slot > 184]
+    assert late
+    assert not any(window.degraded for window in late)
+    waits = [batch.oldest_wait_seconds for batch in told.batches]
+    assert max(waits) < 2.0

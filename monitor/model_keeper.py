@@ -1,0 +1,221 @@
+"""The bundle that the configuration names in; whenever its files change, the checked new model out, opened beside.
+
+The files are looked at every two seconds, and at once when asked. A bundle counts as complete when its files have
+rested for one look and every checksum of its manifest fits, before the engine was opened and after: one that is
+still being copied is never taken. Whatever is wrong with it, the model that serves goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitor.bundle import CHECKED_FILES, MANIFEST, Bundle, Manifest, find_bundle, load_bundle
+from monitor.config import Config, ModelConfig
+from monitor.deadline import Deadline
+from monitor.errors import BundleInvalid, ConfigInvalid, EngineUnavailable
+from monitor.scoring.engine import OpenedEngine
+
+POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A bundle and the engine that runs it."""
+
+    bundle: Bundle
+    opened: OpenedEngine
+
+    @property
+    def title(self) -> str:
+        """Name and version."""
+        return f"{self.bundle.manifest.name} {self.bundle.manifest.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a new model does not take over."""
+
+    result: str
+    """`refused`, or `restart_needed` where capture would have to begin anew."""
+    reason: str
+    bundle: str
+
+
+Signature = tuple[object, ...]
+
+
+def grid_problem(serving: Manifest, new: Manifest) -> str:
+    """Return why a model cannot score the samples that another one's capture takes; empty when it can."""
+    if serving.sample_fps != new.sample_fps:
+        return f"it wants {new.sample_fps:g} samples a second, capture takes {serving.sample_fps:g}"
+    if serving.sample != new.sample:
+        return "its samples have other sizes or pictures than those that capture takes"
+    return ""
+
+
+class ModelKeeper:
+    """Owns the thread that looks for new models.
+
+    Args:
+        config: names the bundle.
+        serving: the model that serves.
+        open_model: loads and checks what a configuration names.
+        on_model: takes a new model over; false while another change is under way: it is then tried again.
+        on_shadow: takes a new shadow over; None: there is none any more.
+        on_refusal: told why one does not take over, once for each state of the files.
+        on_failure: told of the first unexpected error; the thread has ended then.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        serving: Model,
+        *,
+        open_model: Callable[[Config], Model],
+        on_model: Callable[[Model], bool],
+        on_shadow: Callable[[Model | None], None],
+        on_refusal: Callable[[Refusal], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._config = config
+        self._serving = serving
+        self._open_model = open_model
+        self._on_model = on_model
+        self._on_shadow = on_shadow
+        self._on_refusal = on_refusal
+        self._on_failure = on_failure
+        self._opened_as = config.model
+        self._settled: Signature | None = _signature(config)
+        self._resting: Signature | None = None
+        self._shadow = config.model.shadow
+        self._at_once = False
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="model-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def look_again(self, config: Config) -> None:
+        """Take a new configuration, and look at the bundle at once, whether its files have changed or not."""
+        self._config = config
+        self._at_once = True
+        self._wake.set()
+
+    def rolled_back(self, model: Model) -> None:
+        """Say that a model taken over has failed, and which one serves after all."""
+        self._serving = model
+
+    def stop(self, deadline: Deadline) -> None:
+        """Look no more. A model that is just being opened is left to itself: its library cannot be interrupted."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(deadline.remaining())
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._wake.wait(POLL_SECONDS)
+                self._wake.clear()
+                if not self._stopping.is_set():
+                    self._look()
+        except Exception as exc:  # the top of the thread: the service stops in order and exits with this error
+            self._on_failure(exc)
+
+    def _look(self) -> None:
+        config, at_once = self._config, self._at_once
+        self._at_once = False
+        if config.model.shadow != self._shadow:
+            self._shadow = config.model.shadow
+            self._change_shadow(config)
+        signature = _signature(config)
+        if signature == self._settled and not at_once:
+            return
+        if signature != self._resting and not at_once:
+            self._resting = signature  # it may still be written: wait for another look
+            return
+        self._settled, self._resting = signature, None
+        if not self._change(config):
+            self._settled = None
+
+    def _change(self, config: Config) -> bool:
+        """Open what the files say and hand it on; false when it is to be tried again."""
+        serving = self._serving
+        try:
+            bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
+            if bundle.sha256 == serving.bundle.sha256 and _same_engine(self._opened_as, config.model):
+                return True
+            problem = grid_problem(serving.bundle.manifest, bundle.manifest)
+            if problem:
+                self._on_refusal(Refusal("restart_needed", problem, str(bundle.path)))
+                return True
+            model = self._open_model(config)
+            if load_bundle(bundle.path).sha256 != model.bundle.sha256:
+                model.opened.engine.close()
+                return False  # its files changed while it was opened
+        except (BundleInvalid, ConfigInvalid, EngineUnavailable) as exc:
+            self._on_refusal(Refusal("refused", _one_line(exc), config.model.bundle))
+            return True
+        if self._on_model(model):
+            self._opened_as, self._serving = config.model, model
+            return True
+        model.opened.engine.close()
+        return False
+
+    def _change_shadow(self, config: Config) -> None:
+        if not config.model.shadow:
+            self._on_shadow(None)
+            return
+        try:
+            model = open_shadow(config, self._serving.bundle.manifest, self._open_model)
+        except (BundleInvalid, ConfigInvalid, EngineUnavailable) as exc:
+            self._on_refusal(Refusal("shadow_refused", _one_line(exc), config.model.shadow))
+            return
+        self._on_shadow(model)
+
+
+def open_shadow(config: Config, serving: Manifest, open_model: Callable[[Config], Model]) -> Model:
+    """Open the second bundle that the configuration names.
+
+    Raises:
+        BundleInvalid: its files are missing or altered, or its samples are not those that capture takes.
+        ConfigInvalid: a label that it does not have.
+        EngineUnavailable: nothing here can run it.
+    """
+    named = config.model.model_copy(update={"bundle": config.model.shadow})
+    path = find_bundle(named.bundle, config.folder)
+    problem = grid_problem(serving, load_bundle(path).manifest)
+    if problem:
+        raise BundleInvalid(path, f"cannot be the shadow: {problem}")
+    return open_model(config.model_copy(update={"model": named}))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _same_engine(one: ModelConfig, two: ModelConfig) -> bool:
+    """Whether the same engine is asked for."""
+    return one.model_copy(update={"bundle": two.bundle, "shadow": two.shadow}) == two
+
+
+def _signature(config: Config) -> Signature:
+    """Return what changes whenever somebody writes the bundle."""
+    try:
+        path = find_bundle(config.model.bundle, config.folder)
+    except BundleInvalid:
+        return (config.model.bundle,)
+    return (path, *(_stamp(path / name) for name in (MANIFEST, *CHECKED_FILES)))
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return (status.st_ino, status.st_size, status.st_mtime_ns)

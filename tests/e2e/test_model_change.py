@@ -1,0 +1,179 @@
+"""Model and configuration change while eight cameras are watched: nobody misses a window, and nothing broken serves."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tomli_w
+from onnx import numpy_helper
+
+from monitor.bundle import HEAD, MANIFEST, Bundle, Manifest, find_bundle, load_bundle, write_manifest
+from monitor.scoring.door import Precision
+from monitor.scoring.onnxruntime import OnnxRuntimeDoor
+from tests.services.monitor import MonitorProcess, configuration
+from tests.services.rtsp import Mount, RtspServer
+
+from .conftest import FPS
+
+CAMERAS = [f"camera-{number}" for number in range(8)]
+SWAP_SECONDS = 25.0
+
+
+def shipped() -> Bundle:
+    return load_bundle(find_bundle("demo", Path()))
+
+
+def copy_of_demo(folder: Path) -> Path:
+    shutil.copytree(shipped().path, folder)
+    return folder
+
+
+def make_version(folder: Path, version: str, *, labels: tuple[str, ...] | None = None, **changes) -> Path:
+    """Make another demo bundle: its head's weights are altered, and its golden outputs are its own."""
+    copy_of_demo(folder)
+    head = onnx.load(folder / HEAD)
+    for tensor in head.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.ndim > 1 and array.dtype == np.float32:
+            tensor.CopyFrom(numpy_helper.from_array(array * np.float32(0.9), tensor.name))
+    onnx.save(head, folder / HEAD)
+    manifest = shipped().manifest.model_copy(update={"version": version, **changes})
+    if labels is not None:
+        manifest = renamed(manifest, labels)
+    bundle = write_manifest(folder, manifest)
+    golden = dict(np.load(folder / "golden.npz"))
+    engine = OnnxRuntimeDoor().open(bundle, precision=Precision.FP32, threads=1)
+    answers = engine.classify(golden["window_embeddings"], golden["window_mask"])
+    golden["probabilities"], golden["attention"] = answers.probabilities, answers.attention
+    np.savez(folder / "golden.npz", **golden)
+    write_manifest(folder, manifest)
+    return folder
+
+
+def renamed(manifest: Manifest, labels: tuple[str, ...]) -> Manifest:
+    old = manifest.event_labels
+    thresholds = {new: manifest.thresholds[name] for name, new in zip(old, labels, strict=True)}
+    names = tuple(labels[old.index(name)] if name in old else name for name in manifest.labels)
+    return manifest.model_copy(update={"labels": names, "thresholds": thresholds})
+
+
+def install(new: Path, place: Path) -> None:
+    """Copy a bundle over another, file by file, as an operator does; the manifest comes in the middle."""
+    for name in ("backbone.onnx", MANIFEST, HEAD, "golden.npz"):
+        shutil.copyfile(new / name, place / name)
+        time.sleep(0.3)
+
+
+def windows_by_camera(monitor: MonitorProcess) -> dict[str, list[tuple[int, str]]]:
+    windows = defaultdict(list)
+    for record in monitor.events("window_scored"):
+        windows[record["camera"]].append((record["first_slot"], record["model"]))
+    return windows
+
+
+def assert_no_hole(windows: list[tuple[int, str]]) -> None:
+    firsts, stride = [first for first, _ in windows], shipped().manifest.stride_slots
+    assert firsts == list(range(firsts[0], firsts[-1] + 1, stride))
+
+
+@pytest.fixture(scope="module")
+def server(scene_streams):
+    with RtspServer({"yard": Mount(scene_streams["h264"], FPS, live=True)}) as server:
+        yield server
+
+
+def set_cameras(config: Path, cameras: list[dict], **sections) -> None:
+    values = tomllib.loads(config.read_text(encoding="utf-8"))
+    values |= {"cameras": cameras, **sections}
+    config.write_text(tomli_w.dumps(values), encoding="utf-8")
+
+
+@pytest.mark.timeout(170)
+def test_models_and_cameras_change_while_eight_are_watched(tmp_path, server, record_property):
+    place = copy_of_demo(tmp_path / "model")
+    second = make_version(tmp_path / "second", "2")
+    broken = make_version(tmp_path / "broken", "3")
+    perturbed = dict(np.load(broken / "golden.npz"))
+    perturbed["probabilities"] = perturbed["probabilities"][:, ::-1]
+    np.savez(broken / "golden.npz", **perturbed)
+    write_manifest(broken, shipped().manifest.model_copy(update={"version": "3"}))
+    other_grid = make_version(tmp_path / "other-grid", "4", sample_fps=10.0)
+    renamed_labels = make_version(tmp_path / "renamed", "5", labels=("brawl",))
+    cameras = [{"id": name, "url": server.url("yard")} for name in CAMERAS]
+    config = configuration(
+        tmp_path,
+        cameras,
+        bundle=place,
+        logs={"level": "debug"},
+        model={"bundle": str(place), "shadow": str(second)},
+        scoring={"shed_wait_seconds": 0.0},
+        evidence={"enabled": False},
+    )
+    with MonitorProcess(config) as monitor:
+        for name in CAMERAS:
+            monitor.wait_for_metric("monitor_windows_scored_total", 3, 40, camera=name)
+        install(second, place)
+        swapped = monitor.wait_for_event("model_swapped", SWAP_SECONDS)
+        assert (swapped["before"], swapped["model"]) == ("demo 1", "demo 2")
+
+        install(broken, place)
+        refused = monitor.wait_for_event("model_refused", SWAP_SECONDS)
+        assert "does not reproduce golden.npz" in refused["reason"]
+        (place / "head.onnx").write_bytes((place / "head.onnx").read_bytes()[:1000])  # half a file, left like that
+        monitor.wait_for_event("model_refused", SWAP_SECONDS, lambda record: "head.onnx" in record["reason"])
+        install(other_grid, place)
+        monitor.wait_for_event("model_restart_needed", SWAP_SECONDS)
+        assert monitor.metric("monitor_model_info", version="2") == 1
+        assert monitor.metric("monitor_model_swaps_total", result="refused") >= 2
+
+        set_cameras(config, [*cameras[:6], {"id": "camera-6", "url": server.url("yard"), "zone": "everywhere"}])
+        monitor.process.send_signal(signal.SIGHUP)
+        problems = monitor.wait_for_event("configuration_not_reloaded", 5)["problems"]
+        assert any("cameras[6] (camera-6).zone" in problem for problem in problems)
+        assert monitor.metric("monitor_camera_up") == 8
+
+        newcomer = {"id": "newcomer", "url": server.url("yard"), "priority": 9}
+        set_cameras(
+            config,
+            [*cameras[:6], {**cameras[6], "name": "Renamed"}, newcomer],
+            http={"port": 1},
+            model={"bundle": str(renamed_labels), "shadow": ""},
+        )
+        monitor.process.send_signal(signal.SIGHUP)
+        reloaded = monitor.wait_for_event("configuration_reloaded", 10)
+        assert (reloaded["added"], reloaded["removed"], reloaded["changed"]) == (
+            ["newcomer"],
+            ["camera-7"],
+            ["camera-6"],
+        )
+        assert monitor.wait_for_event("restart_needed", 5)["keys"] == ["http.port"]
+        monitor.wait_for_event("model_swapped", SWAP_SECONDS, lambda record: record["model"] == "demo 5")
+        monitor.wait_for_metric("monitor_windows_scored_total", 3, 20, camera="newcomer")
+        time.sleep(3.0)
+
+        text = monitor.get("/metrics")[1]
+        assert 'camera="camera-7"' not in text
+        assert 'camera="newcomer"' in text
+        assert "Renamed" in monitor.get("/")[1]
+        assert monitor.metric("monitor_shadow_windows_total", bundle="demo 2") > 0
+        assert monitor.metric("monitor_inference_seconds_count", part="backbone") > 0
+        assert monitor.metric("monitor_frames_dropped_total") == 0
+        assert monitor.metric("monitor_windows_skipped_total") == 0
+        assert not monitor.events("camera_lost")
+        code, _ = monitor.stop()
+    assert code == 0, monitor.log_text[-3000:]
+    windows = windows_by_camera(monitor)
+    for name in CAMERAS:
+        assert_no_hole(windows[name])
+        models = [model for _, model in windows[name]]
+        assert models == sorted(models)
+        assert set(models) == ({"demo 1", "demo 2"} if name == "camera-7" else {"demo 1", "demo 2", "demo 5"})
+    record_property("windows", sum(len(found) for found in windows.values()))

@@ -1,0 +1,126 @@
+"""Looking for a new model: complete and right or not at all, and told once."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from monitor import model_keeper
+from monitor.bundle import BACKBONE, HEAD, MANIFEST, load_bundle, write_manifest
+from monitor.config import Config, load_config
+from monitor.deadline import Deadline
+from monitor.model_keeper import Model, ModelKeeper, Refusal, grid_problem
+from monitor.scoring.engine import open_engine
+from tests.scoring.bundles import MANIFEST as TINY
+from tests.scoring.bundles import TinyBundle
+
+POLL_SECONDS = 0.3
+
+
+def opened(config: Config) -> Model:
+    bundle = load_bundle(Path(config.model.bundle))
+    return Model(bundle, open_engine(bundle, preference="onnxruntime", threads=1))
+
+
+@dataclass
+class Told:
+    models: list[Model] = field(default_factory=list)
+    shadows: list[Model | None] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
+
+    def take(self, model: Model) -> bool:
+        self.models.append(model)
+        return True
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A keeper on a bundle of its own: its folder, the configuration, the keeper, and what it told."""
+    monkeypatch.setattr(model_keeper, "POLL_SECONDS", POLL_SECONDS)
+    place = TinyBundle().write(tmp_path / "model", golden=True).path
+    path = tmp_path / "config.toml"
+    path.write_text(f'[model]\nbundle = "{place}"\n[[cameras]]\nid = "yard"\nurl = "rtsp://127.0.0.1/yard"\n')
+    config, told = load_config(path), Told()
+    keeper = ModelKeeper(
+        config,
+        opened(config),
+        open_model=opened,
+        on_model=told.take,
+        on_shadow=told.shadows.append,
+        on_refusal=told.refusals.append,
+        on_failure=told.failures.append,
+    )
+    keeper.start()
+    yield place, config, keeper, told
+    keeper.stop(Deadline(10))
+    assert told.failures == []
+
+
+def wait_until(condition, seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.02)
+
+
+def second_version(folder: Path) -> Path:
+    tiny = TinyBundle()
+    tiny.head = {**tiny.head, "bc": tiny.head["bc"] + 0.5}
+    tiny.write(folder, golden=True)
+    write_manifest(folder, TINY.model_copy(update={"version": "2"}))
+    return folder
+
+
+def test_another_version_is_taken_once_and_only_when_complete(kept, tmp_path: Path) -> None:
+    place, _, _, told = kept
+    second = second_version(tmp_path / "second")
+    shutil.copyfile(second / MANIFEST, place / MANIFEST)  # the manifest first, the files it is about much later
+    wait_until(lambda: told.refusals)
+    assert HEAD in told.refusals[0].reason
+    assert told.models == []
+    shutil.copyfile(second / BACKBONE, place / BACKBONE)
+    for name in (HEAD, "golden.npz"):
+        shutil.copyfile(second / name, place / name)
+    wait_until(lambda: told.models)
+    time.sleep(2.5 * POLL_SECONDS)
+    assert [model.title for model in told.models] == ["tiny 2"]
+    assert {refusal.result for refusal in told.refusals} == {"refused"}
+    assert len(told.refusals) <= 2
+
+
+def test_touched_files_and_a_signal_without_a_change_do_nothing(kept) -> None:
+    place, config, keeper, told = kept
+    (place / MANIFEST).touch()
+    keeper.look_again(config)
+    time.sleep(2.2 * POLL_SECONDS)
+    assert (told.models, told.refusals) == ([], [])
+
+
+def test_a_shadow_comes_is_refused_and_goes(kept, tmp_path: Path) -> None:
+    _, config, keeper, told = kept
+
+    def ask(shadow: str) -> None:
+        keeper.look_again(config.model_copy(update={"model": config.model.model_copy(update={"shadow": shadow})}))
+
+    ask(str(second_version(tmp_path / "second")))
+    wait_until(lambda: told.shadows)
+    assert [model.title if model else None for model in told.shadows] == ["tiny 2"]
+    ask(str(tmp_path / "nowhere"))
+    wait_until(lambda: told.refusals)
+    assert told.refusals[0].result == "shadow_refused"
+    ask("")
+    wait_until(lambda: len(told.shadows) == 2)
+    assert told.shadows[-1] is None
+    assert told.models == []
+
+
+def test_what_capture_cannot_give_needs_a_restart() -> None:
+    assert grid_problem(TINY, TINY.model_copy(update={"window_slots": 16, "stride_slots": 4})) == ""
+    assert "5 samples a second" in grid_problem(TINY, TINY.model_copy(update={"sample_fps": 5.0}))
+    shape = TINY.sample.model_copy(update={"width_pixels": 64})
+    assert "other sizes" in grid_problem(TINY, TINY.model_copy(update={"sample": shape}))
