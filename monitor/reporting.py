@@ -21,6 +21,7 @@ from monitor.records import (
     CameraState,
     CameraStatus,
     CaptureCounts,
+    ClipStreamStatus,
     DropReason,
     EvidenceKind,
     EvidenceReport,
@@ -88,6 +89,8 @@ class Reporter:
         self._deliveries: dict[str, tuple[DeliveryState, str]] = {}
         self._upload_failed = False
         self._was_online: set[str] = set()
+        self._clip_reasons: dict[str, FailureReason | None] = {}
+        """Cameras with a large stream, and why it is away; None while it is there."""
         self._unscored: set[str] = set()
         """Cameras whose last window was not scored for want of coverage."""
         metrics.build_info.labels(version=__version__, python=platform.python_version()).set(1)
@@ -116,6 +119,8 @@ class Reporter:
             self._cameras[camera.id] = view
         for metric in (self.metrics.camera_up, self.metrics.active_events):
             metric.labels(camera.id).set(0)
+        if camera.clip_url:
+            self.metrics.clip_up.labels(camera.id).set(0)
         for counter in (self.metrics.samples, self.metrics.windows_scored, self.metrics.camera_reconnects):
             counter.labels(camera.id)
         for reason in DropReason:
@@ -158,6 +163,8 @@ class Reporter:
             self._was_online.add(status.camera)
         if status.reason is not None:
             metrics.camera_failures.labels(status.camera, status.reason.value).inc()
+        if status.reason is FailureReason.WORKER_LOST and status.camera in self._clip_reasons:
+            self.clip_stream(ClipStreamStatus(status.camera, False, status.reason, status.detail, status.retry_seconds))
         with self._lock:
             before = self._cameras.get(status.camera)
             if before is None:
@@ -185,6 +192,23 @@ class Reporter:
                     wait_seconds=None if status.retry_seconds is None else round(status.retry_seconds, 1),
                 )
 
+    def clip_stream(self, status: ClipStreamStatus) -> None:
+        """Note that a camera's large stream came or was lost; only a change is worth a line in the log."""
+        self.metrics.clip_up.labels(status.camera).set(1 if status.online else 0)
+        known = status.camera in self._clip_reasons
+        changed = not known or self._clip_reasons[status.camera] is not status.reason
+        self._clip_reasons[status.camera] = status.reason
+        if status.online and changed:
+            log.info("clip_stream_connected", camera=status.camera)
+        elif changed:
+            log.warning(
+                "clip_stream_lost",
+                camera=status.camera,
+                reason=status.reason.value if status.reason else None,
+                detail=status.detail,
+                wait_seconds=None if status.retry_seconds is None else round(status.retry_seconds, 1),
+            )
+
     def counts(self, counts: CaptureCounts) -> None:
         """Add what one camera's capture counted."""
         metrics, camera = self.metrics, counts.camera
@@ -201,6 +225,8 @@ class Reporter:
             metrics.camera_skew.labels(camera).set(counts.skew_seconds)
         if counts.ring_bytes is not None:
             metrics.ring_bytes.labels(camera).set(counts.ring_bytes)
+        if counts.clip_ring_bytes is not None:
+            metrics.clip_ring_bytes.labels(camera).set(counts.clip_ring_bytes)
         with self._lock:
             view = self._cameras.get(camera)
             if view is not None:
