@@ -78,6 +78,8 @@ class CameraConfig(_Section):
     """Environment variable that holds the password."""
     password_file: Path | None = None
     """File that holds the password (its first line)."""
+    hwaccel: Literal["", "none", "cuda", "vaapi"] = ""
+    """In place of capture.hwaccel for this camera; empty: as there."""
     tls_verify: bool = False
     """Whether to check the camera's certificate (rtsps, https); off, since most cameras sign their own."""
     tls_ca_file: Path | None = None
@@ -231,6 +233,8 @@ class CaptureConfig(_Section):
 
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Capture processes; 0: one for each eight cameras, at most one a core."""
+    hwaccel: Literal["none", "cuda", "vaapi"] = "none"
+    """What decodes: the processor, or a device where there is one for a stream; a log line says why there is none."""
     connect_timeout_seconds: PositiveSeconds = 5.0
     """How long a camera may take to answer."""
     stall_timeout_seconds: PositiveSeconds = 5.0

@@ -91,6 +91,8 @@ class CameraStatus:
     """How many connections in a row have failed."""
     retry_seconds: float | None = None
     """How long until the next attempt; None when none is planned."""
+    software_because: str = ""
+    """Why an online camera is decoded in software although hardware was asked for; empty when it is as asked."""
 
 
 @dataclass(frozen=True, slots=True)

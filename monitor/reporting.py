@@ -89,6 +89,8 @@ class Reporter:
         self._deliveries: dict[str, tuple[DeliveryState, str]] = {}
         self._upload_failed = False
         self._was_online: set[str] = set()
+        self._in_software: set[str] = set()
+        """Why hardware does not decode: each reason that has been logged."""
         self._clip_reasons: dict[str, FailureReason | None] = {}
         """Cameras with a large stream, and why it is away; None while it is there."""
         self._unscored: set[str] = set()
@@ -161,6 +163,9 @@ class Reporter:
             metrics.camera_reconnects.labels(status.camera).inc()
         if online:
             self._was_online.add(status.camera)
+        if status.software_because and status.software_because not in self._in_software:
+            self._in_software.add(status.software_because)
+            log.warning("decoding_in_software", camera=status.camera, reason=status.software_because)
         if status.reason is not None:
             metrics.camera_failures.labels(status.camera, status.reason.value).inc()
         if status.reason is FailureReason.WORKER_LOST and status.camera in self._clip_reasons:

@@ -114,7 +114,7 @@ class ClipLoop:
         tell: Callable[[Told], None],
         attempt: int = 0,
     ) -> None:
-        self.camera = camera
+        self.camera = camera.model_copy(update={"hwaccel": "none"})  # nothing of it is decoded
         self.attempt = attempt
         self._settings = plan.settings
         self._ring = ring
