@@ -77,7 +77,7 @@ def measure(path: Path, folder: Path, *, rounds: int) -> tuple[list[EvidenceRepo
     begin = time.time() - 20.0
     ring = filled_ring(path, begin)
     told: list[EvidenceReport] = []
-    keeper = EvidenceKeeper(folder, ring_of=lambda _camera: ring, tell=told.append)
+    keeper = EvidenceKeeper(folder, rings_of=lambda _camera: [ring], tell=told.append)
     threading.Thread(target=keeper.run, daemon=True).start()
     end = ring.since(1e12)[-1].seconds
     times = tuple(end - 3.0 + number / 5 for number in range(WINDOW))

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from monitor.bundle import Manifest
+from monitor.capture.siblings import Proposal, propose
 from monitor.capture.source import StreamReport, probe
 from monitor.config import CameraConfig, Config
 from monitor.delivery.kafka import KafkaReport, probe_kafka
@@ -24,6 +25,10 @@ class ProbedCamera:
     report: StreamReport | None
     """None where the stream could not be opened."""
     failure: SourceFailed | None
+    for_clips: bool = False
+    """Whether it is the camera's large stream."""
+    proposal: Proposal | None = None
+    """Another of its streams that would do better, where it offers one."""
 
     @property
     def ok(self) -> bool:
@@ -32,17 +37,26 @@ class ProbedCamera:
 
 
 def probe_cameras(config: Config) -> Sequence[ProbedCamera]:
-    """Open every camera, a few at a time, and watch each for some seconds."""
+    """Open every camera, a few at a time, and watch each for some seconds; large streams stand behind their cameras."""
 
-    def ask(camera: CameraConfig) -> ProbedCamera:
+    def ask(stream: tuple[CameraConfig, bool]) -> ProbedCamera:
+        camera, for_clips = stream
         try:
-            return ProbedCamera(camera, probe(camera, config.capture, seconds=PROBE_SECONDS), None)
+            report = probe(camera, config.capture, seconds=PROBE_SECONDS)
         except SourceFailed as exc:
-            return ProbedCamera(camera, None, exc)
+            return ProbedCamera(camera, None, exc, for_clips)
+        proposal = None if for_clips else propose(camera, report, config.capture)
+        return ProbedCamera(camera, report, None, for_clips, proposal)
 
+    streams = [
+        (stream, for_clips)
+        for camera in config.cameras
+        for stream, for_clips in ((camera, False), (camera.clip, True))
+        if stream is not None
+    ]
     pool = ThreadPoolExecutor(PROBED_AT_ONCE, thread_name_prefix="probe")
     try:
-        return list(pool.map(ask, config.cameras))
+        return list(pool.map(ask, streams))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for nobody
 

@@ -431,6 +431,11 @@ def _probe(config: Config, manifest: Manifest) -> bool:
             style=None if probed.ok else "red",
         )
     out.print(table)
+    for probed in cameras:
+        if probed.proposal is not None:
+            out.print(
+                f"[yellow]→[/] {escape(f'{probed.camera.id}: {probed.proposal}')}", highlight=False, soft_wrap=True
+            )
     kafka = probe_delivery(config)
     if kafka is not None:
         for line in kafka.lines:
@@ -440,20 +445,22 @@ def _probe(config: Config, manifest: Manifest) -> bool:
 
 def _probe_row(probed: ProbedCamera, manifest: Manifest, minimum_coverage: float) -> tuple[str, ...]:
     camera, report = probed.camera, probed.report
+    name = f"{camera.id} (clips)" if probed.for_clips else camera.id
     if report is None:
         failure = probed.failure
         remark = f"{failure.reason.value}: {failure.detail}" if failure else ""
-        return (camera.id, camera.display_url, "–", "–", "–", "–", "–", remark)
+        return (name, camera.display_url, "–", "–", "–", "–", "–", remark)
     skew = "" if report.skew_seconds is None else f" {report.skew_seconds:+.2f} s"
+    rate = "" if probed.for_clips else rate_problem(report, manifest, minimum_coverage)
     return (
-        camera.id,
+        name,
         camera.display_url,
         report.codec,
         f"{report.width_pixels}×{report.height_pixels}",
         f"{_figure(report.declared_fps)}/{_figure(report.measured_fps)}",
         f"{report.gop_frames} / {_figure(report.gop_seconds)} s" if report.gop_frames else "–",
         f"{report.clock.value}{skew}",
-        "; ".join(filter(None, [*report.problems, rate_problem(report, manifest, minimum_coverage)])) or "good",
+        "; ".join(filter(None, [*report.problems, rate])) or "good",
     )
 
 

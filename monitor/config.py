@@ -61,6 +61,9 @@ class CameraConfig(_Section):
     url: Annotated[str, Field(min_length=1, repr=False)]
     """rtsp://, rtsps://, http(s):// or a file (played at its own pace). Credentials may stand in it, but are
     better kept in `username` and `password_env` or `password_file`; they are never shown."""
+    clip_url: Annotated[str, Field(repr=False)] = ""
+    """The camera's large stream, where `url` names its small one: only read, never decoded, and what clips, snapshots
+    and strips are made of. The same user name and password serve for both. Empty: evidence is made of `url`."""
     name: Annotated[str, Field(max_length=200)] = ""
     """For people; the id when empty."""
     site: Annotated[str, Field(max_length=200)] = ""
@@ -75,6 +78,8 @@ class CameraConfig(_Section):
     """Environment variable that holds the password."""
     password_file: Path | None = None
     """File that holds the password (its first line)."""
+    hwaccel: Literal["", "none", "cuda", "vaapi"] = ""
+    """In place of capture.hwaccel for this camera; empty: as there."""
     tls_verify: bool = False
     """Whether to check the camera's certificate (rtsps, https); off, since most cameras sign their own."""
     tls_ca_file: Path | None = None
@@ -91,7 +96,7 @@ class CameraConfig(_Section):
     _password: SecretStr = PrivateAttr(default=SecretStr(""))
     _username: str = PrivateAttr(default="")
 
-    @field_validator("url")
+    @field_validator("url", "clip_url")
     @classmethod
     def _usable_address(cls, url: str) -> str:
         """Check an address; the messages hold nothing of it, since a password may stand in it."""
@@ -141,15 +146,35 @@ class CameraConfig(_Section):
             raise ValueError("give password_env or password_file, not both")
         if (self.password_env or self.password_file is not None) and not (self.username or "@" in self.url):
             raise ValueError("a password needs a username")
-        parts = urlsplit(self.url)
-        password = unquote(parts.password or "")
+        if self.clip_url == self.url:
+            raise ValueError("clip_url is the same as url; leave it out")
+        self._take_credentials(urlsplit(self.url))
+        return self
+
+    def _take_credentials(self, address: SplitResult) -> None:
+        """Take user name and password from their own keys or, where those are empty, from an address."""
+        password = unquote(address.password or "")
         if self.password_env:
             password = os.environ[self.password_env]
         elif self.password_file is not None:
             password = _first_line(self.password_file)
         self._password = SecretStr(password)
-        self._username = self.username or unquote(parts.username or "")
-        return self
+        self._username = self.username or unquote(address.username or "")
+
+    @property
+    def clip(self) -> CameraConfig | None:
+        """The large stream, as a camera to connect to; None where there is none."""
+        return self.at(self.clip_url) if self.clip_url else None
+
+    def at(self, url: str) -> CameraConfig:
+        """Return the same camera with another of its streams in place of `url`, and no large one.
+
+        The credentials are the camera's own, save where the address brings some.
+        """
+        other = self.model_copy(update={"url": url, "clip_url": ""})
+        if "@" in urlsplit(url).netloc:
+            other._take_credentials(urlsplit(url))
+        return other
 
     @property
     def is_network(self) -> bool:
@@ -174,13 +199,24 @@ class CameraConfig(_Section):
         user, password = quote(self._username, safe=""), quote(self._password.get_secret_value(), safe="")
         return SecretStr(urlunsplit(parts._replace(netloc=f"{user}:{password}@{_host(parts)}")))
 
-    def secrets(self) -> tuple[str, ...]:
-        """Return the plain secrets of this camera, for redaction alone: password, and tokens in path and query."""
+    @property
+    def shared_url(self) -> str:
+        """The address as it may be copied into a configuration: without credentials, each secret value as `…`."""
         parts = urlsplit(self.url)
-        tokens = [value for key, value in parse_qsl(parts.query) if SECRET_PARAMETER.search(key)]
-        tokens += [pair["value"] for pair in SECRET_PAIR.finditer(parts.path)]
-        in_url = unquote(urlsplit(self.url).password or "") if self.is_network else ""
-        return tuple({secret for secret in (self._password.get_secret_value(), in_url, *tokens) if secret})
+        if not self.is_network:
+            return self.url
+        path, query = (SECRET_PAIR.sub(r"\g<key>=…", part) for part in (parts.path, parts.query))
+        return urlunsplit(parts._replace(netloc=_host(parts), path=path, query=query))
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the plain secrets of this camera, for redaction alone: passwords, and tokens in path and query."""
+        found = {self._password.get_secret_value()}
+        for parts in (urlsplit(url) for url in (self.url, self.clip_url)):
+            found |= {value for key, value in parse_qsl(parts.query) if SECRET_PARAMETER.search(key)}
+            found |= {pair["value"] for pair in SECRET_PAIR.finditer(parts.path)}
+            if parts.scheme in NETWORK_SCHEMES:
+                found.add(unquote(parts.password or ""))
+        return tuple(found - {""})
 
 
 class ModelConfig(_Section):
@@ -202,6 +238,8 @@ class CaptureConfig(_Section):
 
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Capture processes; 0: one for each eight cameras, at most one a core."""
+    hwaccel: Literal["none", "cuda", "vaapi"] = "none"
+    """What decodes: the processor, or a device where there is one for a stream; a log line says why there is none."""
     connect_timeout_seconds: PositiveSeconds = 5.0
     """How long a camera may take to answer."""
     stall_timeout_seconds: PositiveSeconds = 5.0
@@ -543,8 +581,8 @@ def _with_absolute_paths(values: Mapping[str, Any], folder: Path) -> dict[str, A
 
 
 def _file_key(camera: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return `url` where it is a plain path."""
-    return () if "://" in str(camera.get("url")) else ("url",)
+    """Return `url` and `clip_url` where they are plain paths."""
+    return tuple(key for key in ("url", "clip_url") if camera.get(key) and "://" not in str(camera[key]))
 
 
 def _anchored(section: Mapping[str, Any], keys: tuple[str, ...], folder: Path) -> dict[str, Any]:

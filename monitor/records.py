@@ -91,6 +91,21 @@ class CameraStatus:
     """How many connections in a row have failed."""
     retry_seconds: float | None = None
     """How long until the next attempt; None when none is planned."""
+    software_because: str = ""
+    """Why an online camera is decoded in software although hardware was asked for; empty when it is as asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipStreamStatus:
+    """A camera's large stream, which clips are made of, came or was lost; detection does not depend on it."""
+
+    camera: str
+    online: bool
+    reason: FailureReason | None = None
+    detail: str = ""
+    """One line for a person, redacted; empty when all is well."""
+    retry_seconds: float | None = None
+    """How long until the next attempt; None when none is planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +124,8 @@ class CaptureCounts:
     """The camera's clock less the host's; None when the camera tells no clock."""
     ring_bytes: int | None = None
     """What the packets kept for evidence take; None when none are kept."""
+    clip_ring_bytes: int | None = None
+    """Likewise of the large stream; None where the camera has none."""
     contrast: float | None = None
     """Standard deviation of the newest sample's picture, in grey levels 0 to 255; None without a sample."""
     change: float | None = None

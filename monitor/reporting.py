@@ -22,6 +22,7 @@ from monitor.records import (
     CameraState,
     CameraStatus,
     CaptureCounts,
+    ClipStreamStatus,
     DropReason,
     EvidenceKind,
     EvidenceReport,
@@ -102,6 +103,10 @@ class Reporter:
         self._event_labels: tuple[str, ...] = ()
         self._aim_seconds = math.inf
         self._thinned: dict[str, int] = {}
+        self._in_software: set[str] = set()
+        """Why hardware does not decode: each reason that has been logged."""
+        self._clip_reasons: dict[str, FailureReason | None] = {}
+        """Cameras with a large stream, and why it is away; None while it is there."""
         self._unscored: set[str] = set()
         """Cameras whose last window was not scored for want of coverage."""
         begin_monitor(metrics)
@@ -129,6 +134,8 @@ class Reporter:
         if before is None:
             self._connections.add(camera.id)
             begin_camera(self.metrics, camera.id, labels=camera.labels or self._event_labels)
+        if camera.clip_url and camera.id not in self._clip_reasons:
+            self.metrics.clip_up.labels(camera.id).set(0)
 
     def camera_removed(self, camera: str) -> None:
         """Report on a camera no longer: it leaves the page, and its series leave the metrics.
@@ -139,6 +146,7 @@ class Reporter:
             self._cameras.pop(camera, None)
         self._connections.forget(camera)
         self._unscored.discard(camera)
+        self._clip_reasons.pop(camera, None)
         self.metrics.forget_camera(camera)
 
     def engine_opened(self, bundle: Bundle, opened: OpenedEngine) -> None:
@@ -178,6 +186,11 @@ class Reporter:
     def status(self, status: CameraStatus) -> None:
         """Note a camera's change of state."""
         self._connections.note(status)
+        if status.software_because and status.software_because not in self._in_software:
+            self._in_software.add(status.software_because)
+            log.warning("decoding_in_software", camera=status.camera, reason=status.software_because)
+        if status.reason is FailureReason.WORKER_LOST and status.camera in self._clip_reasons:
+            self.clip_stream(ClipStreamStatus(status.camera, False, status.reason, status.detail, status.retry_seconds))
         with self._lock:
             before = self._cameras.get(status.camera)
             if before is None:
@@ -207,6 +220,23 @@ class Reporter:
                     wait_seconds=None if status.retry_seconds is None else round(status.retry_seconds, 1),
                 )
 
+    def clip_stream(self, status: ClipStreamStatus) -> None:
+        """Note that a camera's large stream came or was lost; only a change is worth a line in the log."""
+        self.metrics.clip_up.labels(status.camera).set(1 if status.online else 0)
+        known = status.camera in self._clip_reasons
+        changed = not known or self._clip_reasons[status.camera] is not status.reason
+        self._clip_reasons[status.camera] = status.reason
+        if status.online and changed:
+            log.info("clip_stream_connected", camera=status.camera)
+        elif changed:
+            log.warning(
+                "clip_stream_lost",
+                camera=status.camera,
+                reason=status.reason.value if status.reason else None,
+                detail=status.detail,
+                wait_seconds=None if status.retry_seconds is None else round(status.retry_seconds, 1),
+            )
+
     def counts(self, counts: CaptureCounts) -> None:
         """Add what one camera's capture counted."""
         metrics, camera = self.metrics, counts.camera
@@ -223,6 +253,8 @@ class Reporter:
             metrics.camera_skew.labels(camera).set(counts.skew_seconds)
         if counts.ring_bytes is not None:
             metrics.ring_bytes.labels(camera).set(counts.ring_bytes)
+        if counts.clip_ring_bytes is not None:
+            metrics.clip_ring_bytes.labels(camera).set(counts.clip_ring_bytes)
         with self._lock:
             view = self._cameras.get(camera)
             if view is not None:

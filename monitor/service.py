@@ -128,6 +128,7 @@ class Service:
             on_status=self._note_status,
             on_counts=self._note_counts,
             on_worker=reporter.worker,
+            on_clip_stream=reporter.clip_stream,
             on_evidence=self._note_evidence,
             evidence=evidence_plan(config, manifest),
         )

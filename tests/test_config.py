@@ -249,3 +249,27 @@ def test_labels_must_be_the_models(tmp_path):
         "events.thresholds.smoke",
         "cameras[0] (yard).labels",
     }
+
+
+def test_a_large_stream_has_the_cameras_credentials_unless_it_brings_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("YARD_PASSWORD", "p@ss word")
+    plain = ONE_CAMERA + 'clip_url = "rtsp://camera.example/large?token=t0ken"\n'
+    camera = load_config(write(tmp_path, plain + 'username = "user"\npassword_env = "YARD_PASSWORD"\n')).cameras[0]
+    assert camera.clip is not None
+    assert camera.clip.login_url.get_secret_value() == "rtsp://user:p%40ss%20word@camera.example/large?token=t0ken"
+    assert set(camera.secrets()) == {"p@ss word", "t0ken"}
+    assert "t0ken" not in repr(camera) + camera.clip.display_url + camera.clip.shared_url
+    own = ONE_CAMERA.replace("://", "://user:one@") + 'clip_url = "rtsp://other:two@camera.example/large"\n'
+    camera = load_config(write(tmp_path, own)).cameras[0]
+    assert camera.login_url.get_secret_value() == "rtsp://user:one@camera.example/stream"
+    assert camera.clip is not None
+    assert camera.clip.login_url.get_secret_value() == "rtsp://other:two@camera.example/large"
+    assert set(camera.secrets()) == {"one", "two"}
+    assert load_config(write(tmp_path, ONE_CAMERA)).cameras[0].clip is None
+
+
+def test_a_large_stream_is_checked_as_the_small_one_is(tmp_path):
+    wrong = ONE_CAMERA + 'clip_url = "gopher://camera.example/s3cret"\n'
+    assert "scheme" in problems(write(tmp_path, wrong))["cameras[0] (yard).clip_url"]
+    same = ONE_CAMERA + 'clip_url = "rtsp://camera.example/stream"\n'
+    assert "same as url" in str(problems(write(tmp_path, same)))

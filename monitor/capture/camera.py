@@ -107,6 +107,7 @@ class CameraLoop:
         self._progress = time.monotonic()
         self._online_since: float | None = None
         self._last_frame = 0.0
+        self._software_because = ""
 
     def run(self, after: SourceFailed | None = None) -> None:
         """Watch until `stop`; retry after every failure.
@@ -156,6 +157,7 @@ class CameraLoop:
     def _watch(self) -> None:
         self._enter(_Phase.CONNECTING)
         with open_source(self.camera, self._settings) as source:
+            self._software_because = source.software_because
             self._clock.restart()
             self._sampler.restart()
             if self._ring is not None:
@@ -242,6 +244,7 @@ class CameraLoop:
                 detail=failure.detail if failure else "",
                 attempt=self.attempt if failure else 0,
                 retry_seconds=retry_seconds,
+                software_because=self._software_because if state is CameraState.ONLINE else "",
             )
         )
 

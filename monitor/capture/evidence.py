@@ -41,6 +41,7 @@ WAITING_PICTURES = 32
 """Requests for pictures that may wait; beyond it the oldest is given up and counted."""
 PICTURE_TOLERANCE_SECONDS = 0.5
 """A frame further from the wanted time than this is another one."""
+SMALL = "of the small stream, since the large one was away"
 OVERTIME_SECONDS = 10.0
 """A clip whose last packets do not come is closed this long after they should have."""
 
@@ -62,6 +63,10 @@ class EvidencePlan:
 class _OpenClip:
     request: BeginClip
     until_seconds: float
+    ring: PacketRing | None = None
+    """What it is made of, once it has begun."""
+    remark: str = ""
+    """What its report has to say besides how it ended."""
     writer: ClipWriter | None = None
     cpu_seconds: float = 0.0
 
@@ -71,15 +76,15 @@ class EvidenceKeeper:
 
     Args:
         folder: where the files go; made when missing.
-        ring_of: gives a camera's ring, None when the camera is not watched here.
+        rings_of: gives a camera's rings, the large stream's first; none when the camera is not watched here.
         tell: takes the reports; must not block.
     """
 
     def __init__(
-        self, folder: Path, *, ring_of: Callable[[str], PacketRing | None], tell: Callable[[EvidenceReport], None]
+        self, folder: Path, *, rings_of: Callable[[str], Sequence[PacketRing]], tell: Callable[[EvidenceReport], None]
     ) -> None:
         self._folder = folder
-        self._ring_of = ring_of
+        self._rings_of = rings_of
         self._tell = tell
         self._waiting: deque[TakePictures] = deque()
         self._clips: dict[str, _OpenClip] = {}
@@ -156,14 +161,16 @@ class EvidenceKeeper:
 
     def _write(self, clip: _OpenClip) -> str | None:
         """Return how the clip ended: empty for well; None while it goes on."""
-        ring = self._ring_of(clip.request.camera)
-        if ring is None:
+        rings = self._rings_of(clip.request.camera)
+        if not rings:
             return "the camera is no longer watched"
-        if clip.writer is None:
-            packets: Sequence[RingPacket] = _beginning(ring, clip.request)
+        if clip.writer is None or clip.ring is None:
+            clip.ring, clip.remark = _chosen(rings, clip.request.event_seconds)
+            packets: Sequence[RingPacket] = _beginning(clip.ring, clip.request)
             clip.writer = self._writer(clip.request, packets[0])
         else:
-            packets = ring.after(clip.writer.last_serial)
+            packets = clip.ring.after(clip.writer.last_serial)
+        ring = clip.ring
         writer = clip.writer
         over = ring.is_over(writer.first.segment)
         for packet in packets:
@@ -213,7 +220,7 @@ class EvidenceKeeper:
                 alert_id=clip.request.alert_id,
                 kind=EvidenceKind.CLIP,
                 result=result,
-                detail=detail,
+                detail="; ".join(filter(None, (clip.remark, detail))),
                 bytes=size,
                 cpu_seconds=clip.cpu_seconds,
                 seconds=0.0 if writer is None else writer.end_seconds - writer.first.seconds,
@@ -225,7 +232,7 @@ class EvidenceKeeper:
     def _take(self, request: TakePictures) -> None:
         began = time.thread_time()
         try:
-            decoded = _decoded(self._ring_of(request.camera), request, stopped=lambda: self._stopping)
+            decoded, remark = self._decoded(request)
             snapshot = self._write_jpeg(request.snapshot_name, decoded.snapshot)
             taken = time.thread_time()
             strip_bytes = self._write_jpeg(
@@ -239,7 +246,21 @@ class EvidenceKeeper:
             (EvidenceKind.SNAPSHOT, snapshot, taken - began),
             (EvidenceKind.STRIP, strip_bytes, drawn - taken),
         ):
-            self._tell_picture(request, kind, EvidenceResult.KEPT, size=size, cpu_seconds=cpu_seconds)
+            self._tell_picture(request, kind, EvidenceResult.KEPT, detail=remark, size=size, cpu_seconds=cpu_seconds)
+
+    def _decoded(self, request: TakePictures) -> tuple[_Decoded, str]:
+        """Decode the window, out of the large stream where it has the most attended frame; and say if it has not."""
+        rings = self._rings_of(request.camera)
+        wanted = request.frame_seconds[request.most_attended]
+        if not rings or wanted is None:
+            raise EvidenceFailed("the most attended frame is no longer in the ring")
+        ring, remark = _chosen(rings, wanted)
+        try:
+            return _decoded(ring, request, stopped=lambda: self._stopping), remark
+        except EvidenceFailed:
+            if ring is rings[-1]:
+                raise
+        return _decoded(rings[-1], request, stopped=lambda: self._stopping), SMALL
 
     def _write_jpeg(self, name: str, pixels: Pixels) -> int:
         content = jpeg(pixels)
@@ -276,6 +297,14 @@ class EvidenceKeeper:
         )
 
 
+def _chosen(rings: Sequence[PacketRing], seconds: float) -> tuple[PacketRing, str]:
+    """Return the first ring that holds a time, else the last; and a remark where that is not the first of all."""
+    for ring in rings[:-1]:
+        if ring.holds(seconds, tolerance_seconds=PICTURE_TOLERANCE_SECONDS):
+            return ring, ""
+    return rings[-1], SMALL if len(rings) > 1 else ""
+
+
 def _beginning(ring: PacketRing, request: BeginClip) -> list[RingPacket]:
     """Return what the ring holds for a clip: of one segment, from a keyframe at or before its beginning."""
     packets = ring.since(request.from_seconds)
@@ -292,14 +321,14 @@ class _Decoded:
     slots: tuple[StripSlot, ...]
 
 
-def _decoded(ring: PacketRing | None, request: TakePictures, *, stopped: Callable[[], bool]) -> _Decoded:
+def _decoded(ring: PacketRing, request: TakePictures, *, stopped: Callable[[], bool]) -> _Decoded:
     """Decode the window's frames out of the ring.
 
     Raises:
         EvidenceFailed: the most attended frame is not there any more.
     """
     held = [seconds for seconds in request.frame_seconds if seconds is not None]
-    packets = ring.since(min(held)) if ring is not None and held else ()
+    packets = ring.since(min(held)) if held else ()
     wanted = {slot: _nearest(packets, seconds) for slot, seconds in enumerate(request.frame_seconds)}
     serials = {packet.serial for packet in wanted.values() if packet is not None}
     thumbnails: dict[int, Pixels] = {}

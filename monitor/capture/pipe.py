@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from monitor.capture.camera import CapturePlan
 from monitor.config import CameraConfig
-from monitor.records import CameraStatus, CaptureCounts, EvidenceReport, EvidenceRequest, Sample
+from monitor.records import CameraStatus, CaptureCounts, ClipStreamStatus, EvidenceReport, EvidenceRequest, Sample
 
 SEND_SECONDS = 1.0
 _COUNT = struct.Struct("=I")
@@ -51,7 +51,7 @@ class Heartbeat:
 
 
 Command = CapturePlan | AddCamera | RemoveCamera | EvidenceRequest | Stop
-Report = Sample | CameraStatus | CaptureCounts | EvidenceReport | Heartbeat
+Report = Sample | CameraStatus | ClipStreamStatus | CaptureCounts | EvidenceReport | Heartbeat
 
 Received = TypeVar("Received")
 Sent = TypeVar("Sent")

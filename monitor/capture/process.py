@@ -15,12 +15,22 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from monitor.capture.camera import CameraLoop, CapturePlan, Told
+from monitor.capture.clip_stream import ClipStreams
 from monitor.capture.evidence import EvidenceKeeper
 from monitor.capture.pipe import AddCamera, Channel, Command, Heartbeat, RemoveCamera, Report
 from monitor.capture.ring import PacketRing
 from monitor.config import CameraConfig
 from monitor.errors import SourceFailed
-from monitor.records import BeginClip, CaptureCounts, DropReason, EndClip, EvidenceReport, Sample, TakePictures
+from monitor.records import (
+    BeginClip,
+    CaptureCounts,
+    ClipStreamStatus,
+    DropReason,
+    EndClip,
+    EvidenceReport,
+    Sample,
+    TakePictures,
+)
 
 HEARTBEAT_SECONDS = 1.0
 WATCH_SECONDS = 0.25
@@ -45,7 +55,7 @@ class Outgoing:
         self._counts: dict[str, CaptureCounts] = {}
         self._changed = threading.Condition()
 
-    def put(self, report: Told | EvidenceReport | Heartbeat) -> None:
+    def put(self, report: Told | ClipStreamStatus | EvidenceReport | Heartbeat) -> None:
         """Leave a report to be sent; never blocks."""
         with self._changed:
             if isinstance(report, Sample):
@@ -97,6 +107,7 @@ def added(one: CaptureCounts, two: CaptureCounts) -> CaptureCounts:
         last_frame_seconds=one.last_frame_seconds if two.last_frame_seconds is None else two.last_frame_seconds,
         skew_seconds=one.skew_seconds if two.skew_seconds is None else two.skew_seconds,
         ring_bytes=one.ring_bytes if two.ring_bytes is None else two.ring_bytes,
+        clip_ring_bytes=one.clip_ring_bytes if two.clip_ring_bytes is None else two.clip_ring_bytes,
         contrast=one.contrast if two.contrast is None else two.contrast,
         change=max((change for change in (one.change, two.change) if change is not None), default=None),
     )
@@ -122,8 +133,9 @@ class Worker:
         self._outgoing = Outgoing(plan.settings.queue_samples)
         self._watched: dict[str, _Watched] = {}
         self._rings: dict[str, PacketRing] = {}
+        self._clips = ClipStreams(plan, tell=self._outgoing.put)
         self._evidence = (
-            EvidenceKeeper(plan.evidence.folder, ring_of=self._rings.get, tell=self._outgoing.put)
+            EvidenceKeeper(plan.evidence.folder, rings_of=self._rings_of, tell=self._outgoing.put)
             if plan.evidence is not None
             else None
         )
@@ -167,11 +179,13 @@ class Worker:
         with self._lock:
             self._drop(camera.id)
             self._begin(camera)
+            self._clips.watch(camera)
 
     def _remove(self, camera: str) -> None:
         with self._lock:
             self._drop(camera)
             self._rings.pop(camera, None)
+            self._clips.drop(camera)
 
     def _drop(self, camera: str) -> None:
         watched = self._watched.pop(camera, None)
@@ -194,8 +208,15 @@ class Worker:
             self._rings[camera] = self._plan.evidence.ring()
         return self._rings[camera]
 
+    def _rings_of(self, camera: str) -> tuple[PacketRing, ...]:
+        """Return where a camera's packets are kept: those of the large stream first, where it has one."""
+        with self._lock:
+            rings = (self._clips.ring(camera), self._rings.get(camera))
+        return tuple(ring for ring in rings if ring is not None)
+
     def _replace_overdue(self) -> None:
         with self._lock:
+            self._clips.tend()
             self._stuck = [watched for watched in self._stuck if watched.thread.is_alive()]
             for camera, watched in list(self._watched.items()):
                 failure = watched.loop.overdue()
@@ -213,6 +234,7 @@ class Worker:
             threads = [watched.thread for watched in self._watched.values()]
             for camera in list(self._watched):
                 self._drop(camera)
+            self._clips.close()
         end = time.monotonic() + CLOSE_SECONDS
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))

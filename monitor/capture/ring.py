@@ -123,6 +123,14 @@ class PacketRing:
         """Whether no packet of a segment will come any more."""
         return self._segment is not segment
 
+    def holds(self, seconds: float, *, tolerance_seconds: float) -> bool:
+        """Whether it holds packets from before a time, and up to it."""
+        with self._lock:
+            if not self._groups:
+                return False
+            oldest, newest = self._groups[0].packets[0], self._groups[-1].packets[-1]
+        return oldest.seconds <= seconds + tolerance_seconds and newest.seconds >= seconds - tolerance_seconds
+
     def since(self, seconds: float) -> tuple[RingPacket, ...]:
         """Return the packets from the last keyframe at or before a time on, or all where none is that old."""
         with self._lock:

@@ -28,6 +28,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from monitor.capture.failures import failed, open_failure, read_failure
+from monitor.capture.hardware import hardware
 from monitor.capture.ring import StreamFormat
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.errors import InputInvalid, SourceFailed
@@ -105,11 +106,19 @@ class Source:
     """
 
     def __init__(
-        self, camera: CameraConfig, container: InputContainer, stream: VideoStream, *, timeout_seconds: float
+        self,
+        camera: CameraConfig,
+        container: InputContainer,
+        stream: VideoStream,
+        *,
+        timeout_seconds: float,
+        software_because: str = "",
     ) -> None:
         self._camera = camera
         self._container = container
         self._timeout_seconds = timeout_seconds
+        self.software_because = software_because
+        """Why it is decoded in software although hardware was asked for; empty when it is as asked."""
         self.stream = stream
         self.context = stream.codec_context
 
@@ -182,9 +191,13 @@ def open_source(camera: CameraConfig, settings: CaptureConfig) -> Source:
         SourceFailed: with the class of the failure.
     """
     timeout = max(settings.connect_timeout_seconds, settings.stall_timeout_seconds)
+    device = hardware(camera.hwaccel or settings.hwaccel)
+    options = _options(camera, timeout)
     begun = time.monotonic()
     try:
-        container = av.open(_address(camera), mode="r", metadata_errors="replace", options=_options(camera, timeout))
+        container = av.open(
+            _address(camera), mode="r", metadata_errors="replace", options=options, hwaccel=device.accel
+        )
     except av.error.FFmpegError as exc:
         elapsed = time.monotonic() - begun
         # `from None`: FFmpeg's error holds the address with the password in it.
@@ -198,7 +211,8 @@ def open_source(camera: CameraConfig, settings: CaptureConfig) -> Source:
     # One thread a camera is enough; libavcodec would start one for each core.
     stream.codec_context.thread_count = 1
     stream.codec_context.flags |= CodecFlags.copy_opaque
-    return Source(camera, container, stream, timeout_seconds=timeout)
+    refused = device.refused(stream)
+    return Source(camera, container, stream, timeout_seconds=timeout, software_because=refused)
 
 
 def probe(camera: CameraConfig, settings: CaptureConfig, *, seconds: float) -> StreamReport:

@@ -30,6 +30,7 @@ from monitor.records import (
     CameraState,
     CameraStatus,
     CaptureCounts,
+    ClipStreamStatus,
     EvidenceKind,
     EvidenceReport,
     EvidenceRequest,
@@ -139,10 +140,12 @@ class CaptureSupervisor:
         on_status: Callable[[CameraStatus], None],
         on_counts: Callable[[CaptureCounts], None],
         on_worker: Callable[[WorkerReport], None],
+        on_clip_stream: Callable[[ClipStreamStatus], None] = lambda _status: None,
         on_evidence: Callable[[EvidenceReport], None] = lambda _report: None,
         evidence: EvidencePlan | None = None,
     ) -> None:
         self._plan = CapturePlan(settings, sample_fps, shape, evidence)
+        self._on_clip_stream = on_clip_stream
         self._on_evidence = on_evidence
         self._asked: dict[tuple[str, EvidenceKind], tuple[_Life, str]] = {}
         """Evidence on which no report has come: whose turn it is, and of which camera."""
@@ -333,12 +336,17 @@ class CaptureSupervisor:
             with self._lock:
                 self._asked.pop((report.alert_id, report.kind), None)
             self._call(self._on_evidence, report)
-        if isinstance(report, Sample | CameraStatus | CaptureCounts) and report.camera not in worker.cameras:
+        if (
+            isinstance(report, Sample | CameraStatus | ClipStreamStatus | CaptureCounts)
+            and report.camera not in worker.cameras
+        ):
             return
         if isinstance(report, Sample):
             self._call(self._on_sample, report)
         elif isinstance(report, CameraStatus):
             self._call(self._on_status, report)
+        elif isinstance(report, ClipStreamStatus):
+            self._call(self._on_clip_stream, report)
         elif isinstance(report, CaptureCounts):
             self._call(self._on_counts, report)
 

@@ -225,6 +225,18 @@ class Metrics:
         self.ring_bytes = Gauge(
             "monitor_packet_ring_bytes", "Packets kept in memory for evidence.", by_camera, registry=registry
         )
+        self.clip_up = Gauge(
+            "monitor_camera_clip_up",
+            "1 while the camera's large stream is being read, else 0; only where one is configured.",
+            by_camera,
+            registry=registry,
+        )
+        self.clip_ring_bytes = Gauge(
+            "monitor_clip_ring_bytes",
+            "Packets of the large stream kept in memory for evidence.",
+            by_camera,
+            registry=registry,
+        )
         self.evidence = Counter(
             "monitor_evidence",
             "Clips, snapshots and strips of events, by result.",

@@ -28,7 +28,9 @@ class Desk:
         self.folder = folder
         self.ring = PacketRing(seconds=60, most_bytes=10_000_000)
         self.told: list[EvidenceReport] = []
-        self.keeper = EvidenceKeeper(folder, ring_of={"yard": self.ring}.get, tell=self.told.append)
+        self.keeper = EvidenceKeeper(
+            folder, rings_of=lambda camera: [self.ring] if camera == "yard" else [], tell=self.told.append
+        )
         self.thread = threading.Thread(target=self.keeper.run, daemon=True)
         self.begin = time.time() - 4.0
 
@@ -87,7 +89,7 @@ def test_a_clip_covers_what_was_asked_and_ends_there(desk: Desk, video: Path) ->
 def test_a_clip_follows_the_stream_past_what_the_ring_holds(desk: Desk, video: Path) -> None:
     """The ring holds two seconds, the clip gets all four."""
     desk.ring = ring = PacketRing(seconds=1.0, most_bytes=10_000_000)
-    desk.keeper._ring_of = {"yard": ring}.get
+    desk.keeper._rings_of = lambda _camera: [ring]
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
         writer = ring.begin(StreamFormat("h264", b"", stream.time_base))

@@ -26,6 +26,7 @@ def encode_stream(
     size: tuple[int, int] | None = None,
     gop_seconds: float = 2.0,
     limit_seconds: float | None = None,
+    bits_per_second: int | None = None,
 ) -> int:
     """Encode a video file, or frames drawn at `fps`, as the endless loop that `RtspServer` serves.
 
@@ -39,6 +40,7 @@ def encode_stream(
         size: width and height; the source's own by default, made even.
         gop_seconds: from one IDR to the next.
         limit_seconds: the most to encode.
+        bits_per_second: the mean to keep to; by default a constant quality, whatever it takes.
 
     Returns:
         The number of pictures written.
@@ -54,7 +56,8 @@ def encode_stream(
                 break
             if encoder is None:
                 width, height = size or (picture.width, picture.height)
-                encoder = _encoder(codec, fps, size=(width // 2 * 2, height // 2 * 2), gop_seconds=gop_seconds)
+                even = (width // 2 * 2, height // 2 * 2)
+                encoder = _encoder(codec, fps, size=even, gop_seconds=gop_seconds, bits_per_second=bits_per_second)
             scaled = picture.reformat(encoder.width, encoder.height, "yuv420p")
             scaled.pts, scaled.time_base, scaled.pict_type = count, 1 / _rate(fps), 0
             file.writelines(bytes(packet) for packet in encoder.encode(scaled))
@@ -69,10 +72,15 @@ def _rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
-def _encoder(codec: Codec, fps: float, *, size: tuple[int, int], gop_seconds: float) -> av.VideoCodecContext:
+def _encoder(
+    codec: Codec, fps: float, *, size: tuple[int, int], gop_seconds: float, bits_per_second: int | None
+) -> av.VideoCodecContext:
     gop = max(1, round(gop_seconds * fps))
     common = f"aud=1:bframes=0:keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0:repeat-headers=1"
     single = "rc-lookahead=0:sliced-threads=0:slices=1"
+    if bits_per_second is not None:
+        kilobits = bits_per_second // 1000
+        common += f":bitrate={kilobits}:vbv-maxrate={kilobits * 5 // 4}:vbv-bufsize={kilobits}"
     name, params = {
         "h264": ("libx264", {"x264-params": f"{common}:{single}", "preset": "veryfast", "crf": "24"}),
         "h265": ("libx265", {"x265-params": f"{common}:log-level=error", "preset": "ultrafast", "crf": "26"}),
@@ -83,6 +91,8 @@ def _encoder(codec: Codec, fps: float, *, size: tuple[int, int], gop_seconds: fl
     encoder.framerate = _rate(fps)
     encoder.time_base = 1 / _rate(fps)
     encoder.gop_size = gop
+    if bits_per_second is not None:
+        params.pop("crf")
     encoder.options = params
     return encoder
 

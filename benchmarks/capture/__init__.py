@@ -1,0 +1,1 @@
+"""What reading a camera costs, against what else a user would take: `python -m benchmarks.capture`."""

@@ -1,0 +1,203 @@
+"""What does reading a camera cost, processor and memory? Ours against what else a user would take, on the same streams.
+
+Run: `python -m benchmarks.capture [--quick] --json FILE`. One RTSP server plays encoded 1080p25 H.264 files in a loop;
+it encodes nothing and is not counted. Each contender runs in processes of its own, which are counted whole. A
+contender that delivers fewer than 95 of 100 samples asked for does not keep up, and gets no more cameras.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.capture.claims import claims
+from benchmarks.capture.contenders import Name, Task, has_gate
+from benchmarks.capture.scenes import FPS, encode_scene
+from benchmarks.capture.trial import Measured, Trial, missing
+from monitor.bundle import find_bundle, load_bundle
+from tests.services.rtsp import Mount, RtspServer
+
+CAMERAS = (1, 4, 16, 64)
+SCENES = ("idle", "busy", "mixed")
+MOUNTS = 8
+"""Streams of one scene, each with keyframes at moments of its own; more cameras than that share them."""
+BUSY_IN_MIXED = 4
+"""Of so many cameras one is busy."""
+CONTENDERS: tuple[Name, ...] = ("monitor gate on", "monitor gate off", "ffmpeg pipe", "OpenCV loop", "inference")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured."""
+
+    cameras: tuple[int, ...]
+    scenes: tuple[str, ...]
+    contenders: tuple[Name, ...]
+    loop_seconds: float
+    warm_seconds: float
+    asleep_seconds: float
+    """Longer, where a gate has to get to know its cameras first."""
+    seconds: float
+
+
+FULL = Plan(CAMERAS, SCENES, CONTENDERS, loop_seconds=8.0, warm_seconds=8.0, asleep_seconds=30.0, seconds=15.0)
+QUICK = Plan((4,), ("idle", "busy"), CONTENDERS, loop_seconds=2.0, warm_seconds=3.0, asleep_seconds=12.0, seconds=5.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.capture", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="4 cameras, some seconds each; less than two minutes")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--cameras", type=_numbers, help="such as 1,4,16")
+    parser.add_argument("--scenes", type=_words, help="such as idle,busy")
+    parser.add_argument("--contenders", type=_words, help="such as 'monitor gate off,ffmpeg pipe'")
+    parser.add_argument("--seconds", type=float, help="measured of each")
+    parser.add_argument("--inference-python", type=Path, help="interpreter that has the package `inference`")
+    options = parser.parse_args()
+    base = QUICK if options.quick else FULL
+    plan = Plan(
+        cameras=options.cameras or base.cameras,
+        scenes=options.scenes or base.scenes,
+        contenders=options.contenders or base.contenders,
+        loop_seconds=base.loop_seconds,
+        warm_seconds=base.warm_seconds,
+        asleep_seconds=base.asleep_seconds,
+        seconds=options.seconds or base.seconds,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        answer = measure(plan, Path(folder), inference_python=options.inference_python)
+    show(answer)
+    if options.json:
+        options.json.write_text(json.dumps(answer, indent=2) + "\n")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(sorted(int(part) for part in text.split(",")))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
+def measure(plan: Plan, folder: Path, *, inference_python: Path | None) -> dict[str, Any]:
+    """Run every contender on every scene; return the figures."""
+    skipped = {name: why for name in plan.contenders if (why := missing(name, inference_python))}
+    contenders = [name for name in plan.contenders if name not in skipped]
+    shape = load_bundle(find_bundle("fight", Path())).manifest
+    rounds = len(plan.scenes) * len(contenders) * len(plan.cameras)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    results: list[dict[str, Any]] = []
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("drawing the scenes", total=rounds)
+        with RtspServer(_mounts(plan, folder)) as server:
+            for scene in plan.scenes:
+                for name in contenders:
+                    trials = (
+                        Trial(
+                            task=Task(
+                                name=name,
+                                urls=tuple(_urls(server, scene, cameras)),
+                                sample_fps=shape.sample_fps,
+                                size_pixels=shape.sample.width_pixels,
+                                pictures=shape.sample.pictures,
+                                spacing_seconds=shape.sample.context_spacing_seconds,
+                                ring=str(folder / "media"),
+                            ),
+                            python=inference_python if name == "inference" else None,
+                            warm_seconds=plan.asleep_seconds if name == "monitor gate on" else plan.warm_seconds,
+                            seconds=plan.seconds,
+                        )
+                        for cameras in plan.cameras
+                    )
+                    for measured in _climb(trials):
+                        progress.update(task, advance=1, description=f"{scene}: {name}")
+                        results.append(measured.as_json(name, scene))
+    _add_marginal_memory(results)
+    return {
+        "machine": {"cores": psutil.cpu_count(), "processor": platform.processor() or platform.machine()},
+        "stream": "1080p25 H.264, GOP 2 s, about 4 Mbit/s, RTSP over TCP",
+        "sample_fps": shape.sample_fps,
+        "gate": has_gate(),
+        "skipped": skipped,
+        "results": results,
+        "claims": claims(results),
+    }
+
+
+def _climb(trials: Iterator[Trial]) -> Iterator[Measured]:
+    """Yield what each number of cameras costs; nothing is run beyond the first that was too many."""
+    carries = True
+    for trial in trials:
+        measured = trial.run() if carries else Measured.not_run(len(trial.task.urls))
+        carries = carries and measured.keeps_up
+        yield measured
+
+
+def _mounts(plan: Plan, folder: Path) -> dict[str, Mount]:
+    mounts = {}
+    for scene in ("idle", "busy"):
+        if scene in plan.scenes or "mixed" in plan.scenes:
+            path = folder / f"{scene}.h264"
+            encode_scene(path, busy=scene == "busy", seconds=plan.loop_seconds)
+            mounts |= {f"{scene}-{at}": Mount(path, FPS, shared=True) for at in range(MOUNTS)}
+    return mounts
+
+
+def _urls(server: RtspServer, scene: str, cameras: int) -> Iterator[str]:
+    for number in range(cameras):
+        shown = ("busy" if number % BUSY_IN_MIXED == 0 else "idle") if scene == "mixed" else scene
+        yield server.url(f"{shown}-{number % MOUNTS}")
+
+
+def _add_marginal_memory(results: Sequence[dict[str, Any]]) -> None:
+    """Say what each camera beyond the first takes, the packets of its ring aside."""
+    alone = {(row["name"], row["scene"]): row for row in results if row["cameras"] == 1}
+    for row in results:
+        first = alone.get((row["name"], row["scene"]))
+        row["rss_per_camera_bytes"] = None
+        if first is None or row["cameras"] == 1 or row["rss_bytes"] is None or first["rss_bytes"] is None:
+            continue
+        more = row["rss_bytes"] - row["ring_bytes"] - first["rss_bytes"] + first["ring_bytes"]
+        row["rss_per_camera_bytes"] = round(more / (row["cameras"] - 1))
+
+
+def show(answer: dict[str, Any]) -> None:
+    """Print the figures for a person."""
+    console = Console()
+    table = Table("scene", "cameras", "contender", "CPU s / camera s", "MB / camera", "ring MB / camera", "samples / s")
+    for row in sorted(answer["results"], key=lambda row: (SCENES.index(row["scene"]), row["cameras"])):
+        table.add_row(row["scene"], str(row["cameras"]), row["name"], *_figures(row))
+    console.print(table)
+    for name, why in answer["skipped"].items():
+        console.print(f"{name}: skipped, {why}", highlight=False)
+    for claim in answer["claims"]:
+        mark = "[green]✓[/]" if claim["holds"] else "[red]✗[/]"
+        console.print(f"{mark} {claim['claim']}: {claim['figure']:.3g}, at most {claim['most']:g}", highlight=False)
+
+
+def _figures(row: dict[str, Any]) -> tuple[str, ...]:
+    if row["cpu_per_camera"] is None:
+        return ("not run: fewer were too many", "", "", "")
+    remark = "" if row["keeps_up"] else " does not keep up"
+    memory = row["rss_per_camera_bytes"]
+    return (
+        f"{row['cpu_per_camera']:.4f}{remark}",
+        "–" if memory is None else f"{memory / 1e6:.1f}",
+        f"{row['ring_bytes'] / row['cameras'] / 1e6:.1f}",
+        f"{row['samples_per_second']:.2f}",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""A contender and its cameras in; what it cost once warm, out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from benchmarks.capture.contenders import STARTED_AT_ONCE_SECONDS, Name, Task, has_gate
+
+KEEPS_UP_SHARE = 0.95
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a number of cameras cost; None throughout where it was not run."""
+
+    cameras: int
+    keeps_up: bool
+    cpu_per_camera: float | None = None
+    """Processor seconds for each second of one camera."""
+    rss_bytes: int | None = None
+    """Resident memory of all its processes."""
+    ring_bytes: int = 0
+    """Of it, packets kept for evidence."""
+    samples_per_second: float | None = None
+    """Of one camera."""
+
+    @classmethod
+    def not_run(cls, cameras: int) -> Measured:
+        """Return what stands for a run that makes no sense."""
+        return cls(cameras, keeps_up=False)
+
+    def as_json(self, name: Name, scene: str) -> dict[str, Any]:
+        """Return the row of the answer."""
+        return {"name": name, "scene": scene, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One contender on a number of cameras."""
+
+    task: Task
+    python: Path | None
+    warm_seconds: float
+    seconds: float
+
+    def run(self) -> Measured:
+        """Start it, wait until it is warm, measure, end it."""
+        cameras = len(self.task.urls)
+        with _Contender(self.task, self.python) as contender:
+            time.sleep(self.warm_seconds + 2 * cameras * STARTED_AT_ONCE_SECONDS)
+            before, spent, began = contender.counts(), contender.cpu_seconds(), time.monotonic()
+            time.sleep(self.seconds)
+            after, spent_then, elapsed = contender.counts(), contender.cpu_seconds(), time.monotonic() - began
+            resident = contender.resident_bytes()
+        rate = (after["samples"] - before["samples"]) / elapsed / cameras
+        return Measured(
+            cameras=cameras,
+            keeps_up=rate >= KEEPS_UP_SHARE * self.task.sample_fps,
+            cpu_per_camera=round((spent_then - spent) / elapsed / cameras, 5),
+            rss_bytes=resident,
+            ring_bytes=after["ring_bytes"],
+            samples_per_second=round(rate, 3),
+        )
+
+
+class _Contender:
+    """The process of a contender, and all that it starts."""
+
+    def __init__(self, task: Task, python: Path | None) -> None:
+        self._task = task
+        self._python = python or Path(sys.executable)
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        command = [str(self._python), "-m", "benchmarks.capture.contenders"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+            cwd=ROOT,
+        )
+        self._ask(self._task.as_json())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        processes = self._family()
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, timeout=5)
+
+    def counts(self) -> dict[str, int]:
+        """Return what it has counted so far."""
+        self._ask("count")
+        assert self._process is not None
+        assert self._process.stdout is not None
+        counts: dict[str, int] = json.loads(self._process.stdout.readline())
+        return counts
+
+    def cpu_seconds(self) -> float:
+        """Return what all its processes have spent."""
+        times = [process.cpu_times() for process in self._family()]
+        return sum(spent.user + spent.system for spent in times)
+
+    def resident_bytes(self) -> int:
+        """Return what all its processes hold; libraries that they share count for each."""
+        return sum(process.memory_info().rss for process in self._family())
+
+    def _ask(self, line: str) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def _family(self) -> list[psutil.Process]:
+        assert self._process is not None
+        root = psutil.Process(self._process.pid)
+        return [root, *root.children(recursive=True)]
+
+
+def missing(name: Name, inference_python: Path | None) -> str | None:
+    """Return why a contender cannot run here; None when it can."""
+    if name == "monitor gate on" and not has_gate():
+        return "this version has no gate"
+    if name == "ffmpeg pipe" and not _runs(["ffmpeg", "-version"]):
+        return "no ffmpeg; apt-get install ffmpeg"
+    if name == "inference":
+        if inference_python is None:
+            return "it wants an environment of its own: pip install inference there, and give --inference-python"
+        wanted = "from inference.core.interfaces.camera.video_source import VideoSource"
+        if not _runs([str(inference_python), "-c", wanted]):
+            return f"{inference_python} cannot import its video source"
+    return None
+
+
+def _runs(command: list[str]) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False

@@ -1,0 +1,238 @@
+"""The large streams of cameras that watch a small one in; their packets in rings, for clips and pictures, out.
+
+Packets are read and never decoded. A large stream that is lost is tried again by itself; detection, which lives on the
+small stream, does not notice, and evidence is made of the small stream meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from monitor.capture.camera import COUNTS_SECONDS, OVERDUE_SECONDS, SETTLED_SECONDS, CapturePlan, retry_wait
+from monitor.capture.ring import PacketRing, RingWriter
+from monitor.capture.sampler import STEP_BACK_SECONDS, StreamClock
+from monitor.capture.source import camera_seconds, open_source
+from monitor.config import CameraConfig
+from monitor.errors import SourceFailed
+from monitor.records import CaptureCounts, ClipStreamStatus, FailureReason
+
+Told = ClipStreamStatus | CaptureCounts
+
+
+class ClipStreams:
+    """Holds a thread for each camera with a large stream; those that hang are left behind, muted, and replaced.
+
+    Args:
+        plan: of the worker; without evidence nothing is read.
+        tell: takes changes of state and counts; must not block.
+    """
+
+    def __init__(self, plan: CapturePlan, *, tell: Callable[[Told], None]) -> None:
+        self._plan = plan
+        self._tell = tell
+        self._loops: dict[str, ClipLoop] = {}
+        self._rings: dict[str, PacketRing] = {}
+
+    def watch(self, camera: CameraConfig) -> None:
+        """Read a camera's large stream, where it has one, from now on."""
+        self.drop(camera.id)
+        clip = camera.clip
+        if clip is None or self._plan.evidence is None:
+            return
+        self._rings[camera.id] = self._plan.evidence.ring()
+        self._begin(clip)
+
+    def drop(self, camera: str) -> None:
+        """Read it no longer."""
+        self._rings.pop(camera, None)
+        loop = self._loops.pop(camera, None)
+        if loop is not None:
+            loop.stop()
+
+    def tend(self) -> None:
+        """Replace the loops whose call into FFmpeg hangs."""
+        for loop in list(self._loops.values()):
+            failure = loop.overdue()
+            if failure is not None:
+                loop.stop()
+                self._begin(loop.camera, attempt=loop.attempt, after=failure)
+
+    def ring(self, camera: str) -> PacketRing | None:
+        """Return the packets of a camera's large stream; None where it has none."""
+        return self._rings.get(camera)
+
+    def close(self) -> None:
+        """Ask every loop to end."""
+        for camera in list(self._loops):
+            self.drop(camera)
+
+    def _begin(self, clip: CameraConfig, *, attempt: int = 0, after: SourceFailed | None = None) -> None:
+        loop = ClipLoop(clip, self._plan, ring=self._rings[clip.id], tell=self._tell, attempt=attempt)
+        self._loops[clip.id] = loop
+        threading.Thread(target=loop.run, args=(after,), name=f"clip-{clip.id}", daemon=True).start()
+
+
+@dataclass(slots=True)
+class _Connection:
+    """Where one connection stands."""
+
+    connected: bool = False
+    limit_seconds: float = math.inf
+    """How long a call into FFmpeg may take now."""
+    progress: float = 0.0
+    """When the last call returned, or the present one began."""
+
+    def enter(self, limit_seconds: float) -> None:
+        self.limit_seconds, self.progress = limit_seconds, time.monotonic()
+
+
+class ClipLoop:
+    """Reads one large stream; `run` is the body of its thread.
+
+    Args:
+        camera: the stream's address as a camera's: `CameraConfig.clip`.
+        plan: of the worker.
+        ring: takes the packets.
+        tell: takes changes of state and counts; must not block.
+        attempt: failures in a row before this loop.
+    """
+
+    def __init__(
+        self,
+        camera: CameraConfig,
+        plan: CapturePlan,
+        *,
+        ring: PacketRing,
+        tell: Callable[[Told], None],
+        attempt: int = 0,
+    ) -> None:
+        self.camera = camera.model_copy(update={"hwaccel": "none"})  # nothing of it is decoded
+        self.attempt = attempt
+        self._settings = plan.settings
+        self._ring = ring
+        self._tell = tell
+        self._stop = threading.Event()
+        self._random = Random()
+        self._connection = _Connection()
+
+    def run(self, after: SourceFailed | None = None) -> None:
+        """Read until `stop`; retry after every failure."""
+        failure = after
+        while not self._stop.is_set():
+            if failure is not None:
+                self._recover(failure)
+            if not self._stop.is_set():
+                failure = self._attempt()
+
+    def stop(self) -> None:
+        """Ask the loop to end; it does with the next packet, or when FFmpeg's time-out has passed."""
+        self._stop.set()
+
+    def overdue(self) -> SourceFailed | None:
+        """Return the failure of a call into FFmpeg that hangs; called from outside the loop's thread."""
+        silent = time.monotonic() - self._connection.progress
+        if silent <= self._connection.limit_seconds + OVERDUE_SECONDS:
+            return None
+        reason = FailureReason.STALLED if self._connection.connected else FailureReason.TIMED_OUT
+        return SourceFailed(self.camera.id, reason, f"nothing came for {silent:.1f} s")
+
+    def _attempt(self) -> SourceFailed | None:
+        """Run one connection to its end; return how it failed, None when it was asked to stop."""
+        try:
+            self._read()
+        except SourceFailed as exc:
+            return exc
+        except Exception as exc:  # top of the thread: told as a state, and the stream is tried again
+            return SourceFailed(self.camera.id, FailureReason.INTERNAL, f"unexpected {type(exc).__name__}")
+        finally:
+            self._connection.enter(math.inf)
+            self._connection.connected = False
+        return None
+
+    def _read(self) -> None:
+        self._connection.enter(self._settings.connect_timeout_seconds)
+        with open_source(self.camera, self._settings) as source:
+            writer = self._ring.begin(source.format)
+            self._connection.enter(self._settings.stall_timeout_seconds if self.camera.is_network else math.inf)
+            try:
+                keeper = _Keeper(writer)
+                began = told = time.monotonic()
+                for packet, received in source.packets(self._stop):
+                    self._connection.progress = now = time.monotonic()
+                    keeper.keep(packet, received)
+                    if not self._connection.connected:
+                        self._connection.connected = True
+                        self._say(online=True)
+                    if now - told >= COUNTS_SECONDS:
+                        told = now
+                        self._tell(keeper.counts(self.camera.id, self._ring.bytes))
+                        self.attempt = 0 if now - began >= SETTLED_SECONDS else self.attempt
+            finally:
+                writer.end()
+
+    def _recover(self, failure: SourceFailed) -> None:
+        self.attempt += 1
+        wait = retry_wait(self.attempt, failure.reason, self._settings, self._random)
+        self._say(online=False, failure=failure, retry_seconds=wait)
+        self._stop.wait(wait)
+
+    def _say(self, *, online: bool, failure: SourceFailed | None = None, retry_seconds: float | None = None) -> None:
+        if self._stop.is_set():
+            return
+        self._tell(
+            ClipStreamStatus(
+                camera=self.camera.id,
+                online=online,
+                reason=failure.reason if failure else None,
+                detail=failure.detail if failure else "",
+                retry_seconds=retry_seconds,
+            )
+        )
+
+
+class _Keeper:
+    """Dates packets that nobody decodes, and puts them into the ring.
+
+    Their timestamps are mapped to the host's clock as those of decoded frames are. Packets come in decoding order, so
+    only those that are shown later than all before them move the clock.
+    """
+
+    def __init__(self, writer: RingWriter) -> None:
+        self._writer = writer
+        self._clock = StreamClock()
+        self._latest = -math.inf
+        self._bytes = 0
+
+    def keep(self, packet: Packet[VideoStream], received: float) -> None:
+        if not packet.size:
+            return
+        self._bytes += packet.size
+        pts = None if packet.pts is None else float(packet.pts * packet.time_base)
+        self._writer.append(
+            packet,
+            seconds=self._seconds(pts, received),
+            received_seconds=received,
+            camera_seconds=camera_seconds(packet),
+        )
+
+    def _seconds(self, pts: float | None, received: float) -> float:
+        if pts is None:
+            return received
+        if self._latest - STEP_BACK_SECONDS < pts < self._latest:
+            return self._clock.expected(pts, received)
+        self._latest = pts
+        return self._clock.time_of(pts, received)
+
+    def counts(self, camera: str, ring_bytes: int) -> CaptureCounts:
+        """Return what came since it was last asked."""
+        counts = CaptureCounts(camera, bytes_received=self._bytes, clip_ring_bytes=ring_bytes)
+        self._bytes = 0
+        return counts
