@@ -40,7 +40,7 @@ from monitor.events.tracker import Tracker
 from monitor.records import CameraStatus, CaptureCounts, EvidenceKind, EvidenceReport, EvidenceResult
 from monitor.reporting import CameraView, PipelineView, Reporter
 from monitor.scoring.batcher import Scorer
-from monitor.scoring.engine import OpenedEngine, open_engine
+from monitor.scoring.engine import OpenedEngine, open_configured
 from monitor.telemetry.metrics import Metrics
 from monitor.web.app import Health, create_app
 from monitor.web.server import WebServer
@@ -401,7 +401,7 @@ def open_model(config: Config, *, config_path: Path) -> tuple[Bundle, OpenedEngi
     """
     bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
     check_against_model(config, bundle.manifest, config_path)
-    return bundle, open_engine(bundle, preference=config.model.engine, threads=config.model.threads)
+    return bundle, open_configured(bundle, config.model)
 
 
 def evidence_plan(config: Config, manifest: Manifest) -> EvidencePlan | None:
