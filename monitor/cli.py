@@ -29,7 +29,7 @@ from rich.table import Table
 from monitor import __version__
 from monitor.bundle import Bundle, Manifest, find_bundle, load_bundle
 from monitor.check import ProbedCamera, probe_cameras, probe_delivery, rate_problem
-from monitor.config import Config, EventsConfig, KafkaConfig, ScoringConfig, load_config
+from monitor.config import Config, EventsConfig, KafkaConfig, ModelConfig, ScoringConfig, load_config
 from monitor.delivery.consumer import Consumer
 from monitor.delivery.outbox import Outbox, StoredAlert
 from monitor.errors import InputInvalid, MonitorError
@@ -38,7 +38,7 @@ from monitor.events.asyncapi import asyncapi_text
 from monitor.model_keeper import open_shadow
 from monitor.replay import Replayed, replay_video
 from monitor.roster import alert_context
-from monitor.scoring.engine import OpenedEngine, open_engine
+from monitor.scoring.engine import OpenedEngine, open_configured
 from monitor.service import open_model, open_named_model, open_service
 from monitor.telemetry.logs import configure_logs
 from monitor.telemetry.redaction import Redactor
@@ -407,8 +407,10 @@ def _training_room() -> Any:
 def _model(settings: Config | None, name: str | None) -> tuple[Bundle, OpenedEngine]:
     folder = settings.folder if settings else Path.cwd()
     bundle = load_bundle(find_bundle(name or (settings.model.bundle if settings else "fight"), folder))
-    preference, threads = (settings.model.engine, settings.model.threads) if settings else ("auto", 0)
-    return bundle, open_engine(bundle, preference=preference, threads=threads)
+    model = settings.model if settings else ModelConfig()
+    if model.precision == "auto":  # chosen by the clock, and a replay's bytes must not depend on that
+        model = model.model_copy(update={"precision": "fp32"})
+    return bundle, open_configured(bundle, model)
 
 
 def _check_plot(plot: Path, videos: list[Path]) -> None:

@@ -225,7 +225,11 @@ class ModelConfig(_Section):
     bundle: Annotated[str, Field(min_length=1, max_length=200)] = "fight"
     """Folder of a bundle, or the name of one that ships with the program (`demo`, `fight`)."""
     engine: Literal["auto", "openvino", "onnxruntime"] = "auto"
-    """What runs it; auto takes the fastest that reproduces the bundle's golden outputs."""
+    """What runs it; auto tries OpenVINO, then ONNX Runtime, and takes the first that reproduces the bundle's
+    golden outputs."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What the backbone reckons in; auto takes what is measured fastest of those that reproduce the golden outputs; a
+    replay then takes fp32, so that its answers do not depend on the measurement."""
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     """Processor threads of the engine; 0: half of the cores, so that capture keeps the others."""
     shadow: Annotated[str, Field(max_length=200)] = ""

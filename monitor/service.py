@@ -42,7 +42,7 @@ from monitor.reload import applied, changes_between
 from monitor.reporting import CameraView, PipelineView, Reporter
 from monitor.roster import Roster
 from monitor.scoring.batcher import ModelStage, ModelStep, Scorer
-from monitor.scoring.engine import OpenedEngine, open_engine
+from monitor.scoring.engine import OpenedEngine, open_configured
 from monitor.scoring.shadow import Shadow
 from monitor.telemetry.metrics import Metrics
 from monitor.web.app import Health, create_app
@@ -514,7 +514,7 @@ def open_model(config: Config, *, config_path: Path) -> tuple[Bundle, OpenedEngi
     """
     bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
     check_against_model(config, bundle.manifest, config_path)
-    return bundle, open_engine(bundle, preference=config.model.engine, threads=config.model.threads)
+    return bundle, open_configured(bundle, config.model)
 
 
 def evidence_plan(config: Config, manifest: Manifest) -> EvidencePlan | None:

@@ -68,7 +68,7 @@ class Door(Protocol):
     name: str
 
     def precisions(self) -> tuple[Precision, ...]:
-        """Return what this machine reckons well in, fastest first; ends with FP32.
+        """Return what this machine can reckon in, FP32 last; which is the fastest is measured.
 
         Raises:
             EngineUnavailable: the library is missing or finds no device.

@@ -35,7 +35,7 @@ class OpenVinoDoor:
     name = NAME
 
     def precisions(self) -> tuple[Precision, ...]:
-        """Return FP32, and before it BF16 where the processor has it."""
+        """Return FP32, and before it BF16 where the processor says that it has it."""
         try:
             capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         except RuntimeError as exc:
@@ -129,7 +129,7 @@ class OpenVinoEngine:
 
 
 def precisions_of(capabilities: Iterable[str]) -> tuple[Precision, ...]:
-    """Return the precisions that a processor with these OpenVINO capabilities reckons well in, fastest first."""
+    """Return the precisions that a processor with these OpenVINO capabilities can reckon in, FP32 last."""
     return (Precision.BF16, Precision.FP32) if "BF16" in capabilities else (Precision.FP32,)
 
 

@@ -17,7 +17,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="session", params=["openvino", "onnxruntime"])
 def engine(request: pytest.FixtureRequest, tiny_bundle: Bundle) -> Engine:
     """Each real engine, opened and checked."""
-    return open_engine(tiny_bundle, preference=request.param, threads=2).engine
+    return open_engine(tiny_bundle, preference=request.param, threads=2, precision="fp32").engine
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper
 
 from monitor.bundle import BACKBONE, GOLDEN, Bundle, write_manifest
 from monitor.errors import BundleInvalid, EngineUnavailable
-from monitor.scoring.door import Door, Engine, Precision
+from monitor.scoring.door import Classified, Door, Engine, Precision
 from monitor.scoring.engine import check_golden, open_engine
 from monitor.scoring.onnxruntime import OnnxRuntimeDoor
 from monitor.scoring.openvino import OpenVinoDoor, precisions_of
@@ -66,9 +67,10 @@ def test_altered_model_is_refused(tiny_bundle: Bundle, tmp_path: Path, what: str
         open_engine(bundle, preference=preference, threads=1)
 
 
-def test_auto_takes_the_first_and_skips_nothing(tiny_bundle: Bundle) -> None:
+def test_auto_takes_the_first_library(tiny_bundle: Bundle) -> None:
     opened = open_engine(tiny_bundle, preference="auto", threads=1)
-    assert (opened.engine.name, opened.skipped) == ("openvino", ())
+    assert opened.engine.name == "openvino"
+    assert {skipped.engine for skipped in opened.skipped} <= {"openvino bf16"}  # where it is not faster
     opened.engine.close()
 
 
@@ -203,12 +205,81 @@ def test_fp32_serves_when_a_faster_precision_fails(tiny_bundle: Bundle) -> None:
 def test_faster_precision_serves_only_what_fp32_has_reproduced(tiny_bundle: Bundle, tmp_path: Path) -> None:
     """OpenVINO takes the hint on any processor; where there is no bf16 it reckons in fp32 all the same."""
     doors = [EagerDoor(OpenVinoDoor())]
-    opened = open_engine(tiny_bundle, preference="auto", threads=1, doors=doors)
+    opened = open_engine(tiny_bundle, preference="auto", threads=1, precision="bf16", doors=doors)
     assert (opened.engine.precision, opened.skipped) == ("bf16", ())
     opened.engine.close()
     altered = copy_with(tiny_bundle, tmp_path / "altered", ALTERED["backbone weights perturbed by 1%"])
     with pytest.raises(BundleInvalid, match="in fp32"):
-        open_engine(altered, preference="auto", threads=1, doors=doors)
+        open_engine(altered, preference="auto", threads=1, precision="bf16", doors=doors)
+
+
+class SlowedEngine:
+    """A real engine that waits before each run of the backbone."""
+
+    precision = "bf16"
+
+    def __init__(self, engine: Engine, wait_seconds: float) -> None:
+        self.engine, self.wait_seconds, self.name = engine, wait_seconds, engine.name
+        self.closed = False
+
+    def embed(self, pictures: np.ndarray) -> np.ndarray:
+        time.sleep(self.wait_seconds)
+        return self.engine.embed(pictures)
+
+    def classify(self, embeddings: np.ndarray, mask: np.ndarray) -> Classified:
+        return self.engine.classify(embeddings, mask)
+
+    def close(self) -> None:
+        self.closed = True
+        self.engine.close()
+
+
+class UnevenDoor(EagerDoor):
+    """A door whose two precisions differ in speed as told."""
+
+    def __init__(self, *, fp32_seconds: float, bf16_seconds: float) -> None:
+        super().__init__(OnnxRuntimeDoor())
+        self.waits = {Precision.FP32: fp32_seconds, Precision.BF16: bf16_seconds}
+        self.opened: list[SlowedEngine] = []
+
+    def open(self, bundle: Bundle, *, precision: Precision, threads: int) -> Engine:
+        engine = self.door.open(bundle, precision=Precision.FP32, threads=threads)
+        self.opened.append(slowed := SlowedEngine(engine, self.waits[precision]))
+        slowed.precision = precision.value
+        return slowed
+
+
+def test_the_precision_measured_faster_serves(tiny_bundle: Bundle) -> None:
+    door = UnevenDoor(fp32_seconds=0.02, bf16_seconds=0.002)
+    opened = open_engine(tiny_bundle, preference="auto", threads=1, doors=[door])
+    assert (opened.engine.precision, opened.skipped) == ("bf16", ())
+    assert [engine.closed for engine in door.opened] == [True, False]
+    opened.engine.close()
+
+
+def test_a_precision_that_is_slower_here_does_not_serve_and_says_so(tiny_bundle: Bundle) -> None:
+    door = UnevenDoor(fp32_seconds=0.002, bf16_seconds=0.02)
+    opened = open_engine(tiny_bundle, preference="auto", threads=1, doors=[door])
+    assert opened.engine.precision == "fp32"
+    [skipped] = opened.skipped
+    assert skipped.engine == "onnxruntime bf16"
+    assert "not clearly faster here" in skipped.reason
+    assert [engine.closed for engine in door.opened] == [False, True]
+    opened.engine.close()
+
+
+@pytest.mark.parametrize(("asked", "closed"), [("fp32", [False]), ("bf16", [True, False])])
+def test_a_precision_that_is_asked_for_serves_whatever_its_speed(tiny_bundle: Bundle, asked, closed) -> None:
+    door = UnevenDoor(fp32_seconds=0.005, bf16_seconds=0.005)
+    opened = open_engine(tiny_bundle, preference="auto", threads=1, precision=asked, doors=[door])
+    assert opened.engine.precision == asked
+    assert [engine.closed for engine in door.opened] == closed
+    opened.engine.close()
+
+
+def test_a_precision_that_cannot_be_had_says_why(tiny_bundle: Bundle) -> None:
+    with pytest.raises(EngineUnavailable, match=r"^engine onnxruntime: cannot reckon in bf16 on this machine"):
+        open_engine(tiny_bundle, preference="onnxruntime", threads=1, precision="bf16")
 
 
 QUIET = """
