@@ -111,6 +111,7 @@ class Service:
             on_status=self._note_status,
             on_counts=self._note_counts,
             on_worker=reporter.worker,
+            on_vitals=reporter.worker_vitals,
             on_evidence=self._note_evidence,
             evidence=evidence_plan(config, manifest),
         )
