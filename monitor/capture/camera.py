@@ -38,7 +38,7 @@ REFUSED_JITTER = 0.1
 DOUBTED_REFUSALS = 3
 """So many refusals in a row of a password that has worked are not believed: cameras also refuse while they start.
 Those that lock accounts do so after five or more."""
-DOUBTED_SECONDS = (2.0, 4.0)
+DOUBTED_SECONDS = (3.0, 6.0)
 
 Told = Sample | CameraStatus | CaptureCounts
 
