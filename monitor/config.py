@@ -250,12 +250,16 @@ class CaptureConfig(_Section):
     """How long a connected camera may send nothing before it counts as stalled."""
     retry_min_seconds: PositiveSeconds = 0.5
     """Upper bound of the first wait before a new connection; doubles with each failure, with full jitter."""
-    retry_max_seconds: PositiveSeconds = 8.0
-    """Upper bound of the longest wait."""
+    retry_max_seconds: PositiveSeconds = 4.0
+    """Upper bound of the longest wait; with connect_timeout_seconds the longest time until a camera that is there
+    again is seen."""
     refused_retry_seconds: PositiveSeconds = 60.0
     """Wait after a refused password, since cameras lock accounts."""
     queue_samples: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Samples that may wait in a capture process; when full the oldest is dropped and counted."""
+    worker_bytes: Annotated[int, Field(ge=0, le=1_000_000_000_000)] = 0
+    """Memory that a capture process may hold before a fresh one takes over its cameras; 0: 256 MiB, and for each of its
+    cameras 96 MiB and evidence.ring_bytes."""
 
 
 class ScoringConfig(_Section):

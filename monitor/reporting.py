@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from monitor.bundle import Bundle
-from monitor.capture.worker import WorkerReport
+from monitor.capture.place import WorkerEvent, WorkerReport, WorkerVitals
 from monitor.config import CameraConfig
 from monitor.connections import Connections
 from monitor.decisions import Commitment, Decision
@@ -265,11 +265,24 @@ class Reporter:
                 )
 
     def worker(self, report: WorkerReport) -> None:
-        """Note that a capture process was started or lost."""
+        """Note what befell a capture process."""
         self.metrics.workers.set(report.running)
-        if report.lost:
-            self.metrics.worker_restarts.inc()
-            log.error("capture_worker_lost", worker=report.worker, reason=report.reason)
+        told = {"worker": report.worker, "reason": report.reason}
+        match report.event:
+            case WorkerEvent.LOST:
+                self.metrics.worker_restarts.inc()
+                log.error("capture_worker_lost", **told)
+            case WorkerEvent.RECYCLED:
+                self.metrics.workers_recycled.inc()
+                log.warning("capture_worker_recycled", **told)
+            case WorkerEvent.CROWDED:
+                log.warning("capture_worker_crowded", **told)
+
+    def worker_vitals(self, vitals: WorkerVitals) -> None:
+        """Note what a capture process takes of the machine."""
+        worker = str(vitals.worker)
+        self.metrics.worker_cpu.labels(worker).inc(vitals.cpu_seconds)
+        self.metrics.worker_resident.labels(worker).set(vitals.resident_bytes)
 
     def evidence(self, report: EvidenceReport) -> None:
         """Note what became of a clip or a picture."""

@@ -129,6 +129,7 @@ class Service:
             on_counts=self._note_counts,
             on_worker=reporter.worker,
             on_clip_stream=reporter.clip_stream,
+            on_vitals=reporter.worker_vitals,
             on_evidence=self._note_evidence,
             evidence=evidence_plan(config, manifest),
         )

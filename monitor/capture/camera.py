@@ -35,6 +35,10 @@ UNDECODABLE_SECONDS = 15.0
 OVERDUE_SECONDS = 0.75
 """How much later than FFmpeg's own time-out a hanging call counts as lost."""
 REFUSED_JITTER = 0.1
+DOUBTED_REFUSALS = 3
+"""So many refusals in a row of a password that has worked are not believed: cameras also refuse while they start.
+Those that lock accounts do so after five or more."""
+DOUBTED_SECONDS = (3.0, 6.0)
 
 Told = Sample | CameraStatus | CaptureCounts
 
@@ -50,7 +54,9 @@ class CapturePlan:
     """None: no packets are kept."""
 
 
-def retry_wait(attempt: int, reason: FailureReason, settings: CaptureConfig, random: Random) -> float:
+def retry_wait(
+    attempt: int, reason: FailureReason, settings: CaptureConfig, random: Random, *, doubted: bool = False
+) -> float:
     """Return the seconds to wait before the next connection.
 
     Exponential with full jitter (any wait up to the bound), so that cameras lost together do not come back in step;
@@ -61,7 +67,10 @@ def retry_wait(attempt: int, reason: FailureReason, settings: CaptureConfig, ran
         reason: how the last one failed.
         settings: holds the bounds.
         random: the camera's own.
+        doubted: whether a refusal is one of the first of a password that has worked.
     """
+    if reason is FailureReason.REFUSED and doubted:
+        return min(settings.refused_retry_seconds, random.uniform(*DOUBTED_SECONDS))
     if reason is FailureReason.REFUSED:
         return settings.refused_retry_seconds * random.uniform(1.0 - REFUSED_JITTER, 1.0 + REFUSED_JITTER)
     bound = min(settings.retry_max_seconds, settings.retry_min_seconds * 2.0 ** min(attempt - 1, 32))
@@ -106,6 +115,9 @@ class CameraLoop:
         self._phase = _Phase.WAITING
         self._progress = time.monotonic()
         self._online_since: float | None = None
+        self._proven = False
+        """Whether the password has worked."""
+        self._refusals = 0
         self._last_frame = 0.0
         self._software_because = ""
 
@@ -200,6 +212,7 @@ class CameraLoop:
         self._last_frame = self._progress
         if self._online_since is None:
             self._online_since = self._progress
+            self._proven, self._refusals = True, 0
             self._say(CameraState.ONLINE)
         seconds = self._clock.time_of(one.pts_seconds, one.received_seconds)
         if self._kept is not None:
@@ -216,7 +229,9 @@ class CameraLoop:
         if failure.reason is FailureReason.ENDED and self._online_since is not None and not self.camera.is_network:
             self.attempt = 0  # a file that was played to its end did nothing wrong
         self.attempt += 1
-        wait = retry_wait(self.attempt, failure.reason, self._settings, self._random)
+        self._refusals = self._refusals + 1 if failure.reason is FailureReason.REFUSED else 0
+        doubted = self._proven and self._refusals <= DOUBTED_REFUSALS
+        wait = retry_wait(self.attempt, failure.reason, self._settings, self._random, doubted=doubted)
         state = CameraState.REFUSED if failure.reason is FailureReason.REFUSED else CameraState.OFFLINE
         self._say(state, failure=failure, retry_seconds=wait)
         self._stop.wait(wait)

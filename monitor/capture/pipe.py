@@ -43,11 +43,17 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Worker to service, each second: the worker's main loop runs."""
+    """Worker to service, several times a second: the worker's main loop runs."""
 
     cameras: int
     stuck: int
     """Threads given up on, whose call into FFmpeg has not come back."""
+    stuck_seconds: float
+    """How long the first of them has been given up on."""
+    resident_bytes: int
+    """Memory of the process; 0 where the system does not tell."""
+    cpu_seconds: float
+    """Processor time of the process since its start."""
 
 
 Command = CapturePlan | AddCamera | RemoveCamera | EvidenceRequest | Stop

@@ -7,12 +7,15 @@ told to, or at once when its pipe does: no worker outlives the service.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from monitor.capture.camera import CameraLoop, CapturePlan, Told
 from monitor.capture.clip_stream import ClipStreams
@@ -23,6 +26,8 @@ from monitor.config import CameraConfig
 from monitor.errors import SourceFailed
 from monitor.records import (
     BeginClip,
+    CameraState,
+    CameraStatus,
     CaptureCounts,
     ClipStreamStatus,
     DropReason,
@@ -32,13 +37,17 @@ from monitor.records import (
     TakePictures,
 )
 
-HEARTBEAT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 0.5
 WATCH_SECONDS = 0.25
 CLOSE_SECONDS = 0.7
 """How long cameras may take to say goodbye to their servers."""
 FLUSH_SECONDS = 0.3
-STUCK_THREADS = 16
-"""More threads lost in FFmpeg than this: the process leaves, and the service starts a fresh one."""
+STUCK_PER_CAMERA = 3
+"""With so many threads of a camera lost in FFmpeg, no further one is begun before one of them comes back. They do with
+its next picture, or when its server or the network gives them up."""
+KILLED_FIRST = 500
+"""Added to the process' score with the kernel: out of memory, it ends a worker before the service."""
+PAGE_BYTES = resource.getpagesize()
 
 
 class Outgoing:
@@ -119,12 +128,21 @@ class _Watched:
     thread: threading.Thread
 
 
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A thread that was told to end and has not yet."""
+
+    watched: _Watched
+    since: float
+
+
 class Worker:
     """Holds the threads of many cameras, and gives up on those that hang.
 
     FFmpeg cannot be interrupted from outside without slowing every read, and a camera that sends reports but no
     pictures keeps it reading for ever. So a thread that is overdue is left behind, muted, and a new one takes over;
-    it ends by itself when its server loses patience with a client that says nothing.
+    it ends by itself with the next picture, or when its server loses patience with a client that says nothing. A camera
+    that has lost several threads waits for one of them.
     """
 
     def __init__(self, channel: Channel[Command, Report], plan: CapturePlan) -> None:
@@ -139,7 +157,9 @@ class Worker:
             if plan.evidence is not None
             else None
         )
-        self._stuck: list[_Watched] = []
+        self._left: list[_Left] = []
+        self._waiting: dict[str, tuple[CameraLoop, SourceFailed]] = {}
+        """Cameras that have lost too many threads, with their last loop and its failure."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
 
@@ -154,8 +174,18 @@ class Worker:
             self._replace_overdue()
             if time.monotonic() - beaten >= HEARTBEAT_SECONDS:
                 beaten = time.monotonic()
-                self._outgoing.put(Heartbeat(len(self._watched), len(self._stuck)))
+                self._outgoing.put(self._heartbeat())
         self._close()
+
+    def _heartbeat(self) -> Heartbeat:
+        since = min((left.since for left in self._left), default=None)
+        return Heartbeat(
+            cameras=len(self._watched) + len(self._waiting),
+            stuck=len(self._left),
+            stuck_seconds=0.0 if since is None else time.monotonic() - since,
+            resident_bytes=_resident_bytes(),
+            cpu_seconds=time.process_time(),
+        )
 
     def _send(self) -> None:
         while True:
@@ -188,10 +218,11 @@ class Worker:
             self._clips.drop(camera)
 
     def _drop(self, camera: str) -> None:
+        self._waiting.pop(camera, None)
         watched = self._watched.pop(camera, None)
         if watched is not None:
             watched.loop.stop()
-            self._stuck.append(watched)
+            self._left.append(_Left(watched, time.monotonic()))
 
     def _begin(self, camera: CameraConfig, *, attempt: int = 0, after: SourceFailed | None = None) -> None:
         ring = self._ring_for(camera.id)
@@ -217,14 +248,21 @@ class Worker:
     def _replace_overdue(self) -> None:
         with self._lock:
             self._clips.tend()
-            self._stuck = [watched for watched in self._stuck if watched.thread.is_alive()]
+            self._left = [left for left in self._left if left.watched.thread.is_alive()]
             for camera, watched in list(self._watched.items()):
                 failure = watched.loop.overdue()
                 if failure is not None:
                     self._drop(camera)
-                    self._begin(watched.loop.camera, attempt=watched.loop.attempt, after=failure)
-            if len(self._stuck) > STUCK_THREADS:
-                os._exit(1)
+                    self._waiting[camera] = watched.loop, failure
+                    if not self._may_begin(camera):
+                        self._outgoing.put(_waits(watched.loop, failure))
+            for camera, (loop, failure) in list(self._waiting.items()):
+                if self._may_begin(camera):
+                    del self._waiting[camera]
+                    self._begin(loop.camera, attempt=loop.attempt, after=failure)
+
+    def _may_begin(self, camera: str) -> bool:
+        return sum(left.watched.loop.camera.id == camera for left in self._left) < STUCK_PER_CAMERA
 
     def _close(self) -> None:
         """Let the cameras say goodbye and the last reports leave; then end, whatever still hangs."""
@@ -243,6 +281,32 @@ class Worker:
         end = time.monotonic() + FLUSH_SECONDS
         while not self._outgoing.empty and time.monotonic() < end:
             time.sleep(0.01)
+
+
+def _waits(loop: CameraLoop, failure: SourceFailed) -> CameraStatus:
+    """Return what is told of a camera that has lost too many threads."""
+    return CameraStatus(
+        camera=loop.camera.id,
+        state=CameraState.OFFLINE,
+        time_seconds=time.time(),
+        reason=failure.reason,
+        detail=failure.detail,
+        attempt=loop.attempt + 1,
+    )
+
+
+def _resident_bytes() -> int:
+    """Return the memory of this process; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
+    except OSError:
+        return 0
+
+
+def _offer_oneself() -> None:
+    """Ask the kernel to end us rather than the service when memory runs out; other systems than Linux are not asked."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(KILLED_FIRST), encoding="ascii")
 
 
 def _or_exit(body: object) -> None:
@@ -266,6 +330,7 @@ def main(descriptor: int) -> None:
     """Take the plan from the pipe and serve it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the service stops us, in its own order
+    _offer_oneself()
     channel: Channel[Command, Report] = Channel(descriptor)
     try:
         plan = channel.receive()

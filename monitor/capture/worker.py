@@ -1,125 +1,52 @@
 """Cameras to watch in; their samples, states and counts out, by callbacks. Owns the capture processes.
 
 A camera that crashes the decoder or hangs in FFmpeg costs its process, never the service: a process that dies or
-falls silent is killed, and a new one takes over its cameras. The inside of a process is in `process`.
+falls silent is killed, and a new one takes over its cameras. One that grows too large hands them over while it still
+works. A process from outside is in `life`, the inside of one in `process`.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from monitor.bundle import SampleShape
 from monitor.capture.camera import CapturePlan
 from monitor.capture.evidence import EvidencePlan
-from monitor.capture.pipe import AddCamera, Channel, Command, RemoveCamera, Report, Stop, channel_pair
+from monitor.capture.handover import HAND_OVER_SECONDS, LEAVE_SECONDS, LINGER_MOST_SECONDS, Handover, Phase
+from monitor.capture.life import Life, begin_life
+from monitor.capture.pipe import AddCamera, Heartbeat, RemoveCamera, Report, Stop
+from monitor.capture.place import Place, WorkerEvent, WorkerReport, WorkerVitals
+from monitor.capture.recycling import memory_limit, note_fresh, reason_to_recycle
+from monitor.capture.requests import OwedEvidence, kinds_of, lost_piece
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.deadline import Deadline
 from monitor.errors import StopTimedOut
 from monitor.records import (
-    BeginClip,
     CameraState,
     CameraStatus,
     CaptureCounts,
     ClipStreamStatus,
-    EvidenceKind,
+    EndClip,
     EvidenceReport,
     EvidenceRequest,
-    EvidenceResult,
     FailureReason,
     Sample,
-    TakePictures,
 )
 
 CAMERAS_PER_WORKER = 8
-SILENT_SECONDS = 5.0
-"""A worker that sends no heartbeat for this long is killed."""
-START_SECONDS = 30.0
-"""The first heartbeat may take longer: the process has to import its libraries, on a busy machine."""
-WATCH_SECONDS = 0.25
-LEAVE_SECONDS = 1.2
-"""How long workers may take to leave when asked, before they are killed."""
+WATCH_SECONDS = 0.1
+LEAVE_TOGETHER_SECONDS = 1.2
+"""How long workers may take to leave when all are asked, before they are killed."""
 KILL_SECONDS = 0.4
 """Kept of a stop's deadline for killing and reaping."""
-REAP_SECONDS = 0.2
-RESTART_MIN_SECONDS = 0.5
-RESTART_MAX_SECONDS = 30.0
-SETTLED_SECONDS = 60.0
-"""A worker that lived this long counts as well: its next restart is immediate again."""
-
-# One camera needs no thread pool of a linear algebra library, and a heap for each thread is memory for nothing.
-WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
 Record = TypeVar("Record")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerReport:
-    """A capture process began or was lost."""
-
-    worker: int
-    """Number of the worker, from 0; its replacement has the same."""
-    running: int
-    """Capture processes that run now."""
-    lost: bool
-    """Whether this is the end of one rather than the begin."""
-    reason: str = ""
-    """How it was lost: `killed by SIGKILL`, `exited with 1`, `no heartbeat for 5 s`."""
-    pid: int | None = None
-    cameras: tuple[str, ...] = ()
-    """The cameras that it holds, or held."""
-
-
-@dataclass(slots=True)
-class _Life:
-    """One process, from its start to its end."""
-
-    process: subprocess.Popen[bytes]
-    channel: Channel[Report, Command]
-    reader: threading.Thread | None = None
-    begun: float = field(default_factory=time.monotonic)
-    heard: float | None = None
-    """When it last sent anything; None before the first heartbeat."""
-    busy: bool = False
-    """Whether its reader is inside a callback: then it is the service that is slow, not the worker."""
-    ended: bool = False
-    """Whether its end of the pipe is closed."""
-
-    def lost_because(self) -> str | None:
-        """Return why the process is of no use any more; None while it is well."""
-        if self.ended:  # a killed process closes its pipe a moment before it can be reaped
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(REAP_SECONDS)
-        code = self.process.poll()
-        if code is not None:
-            return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        if self.ended:
-            return "closed its pipe"
-        if self.busy:
-            return None
-        limit, since = (START_SECONDS, self.begun) if self.heard is None else (SILENT_SECONDS, self.heard)
-        return f"no heartbeat for {limit:.0f} s" if time.monotonic() - since > limit else None
-
-
-@dataclass(slots=True)
-class _Worker:
-    """A place for a process, and the cameras that belong to it whichever process fills it."""
-
-    number: int
-    cameras: dict[str, CameraConfig] = field(default_factory=dict)
-    life: _Life | None = None
-    losses: int = 0
-    """Processes lost in a row without one that settled."""
-    next_start: float = 0.0
 
 
 class CaptureSupervisor:
@@ -142,18 +69,19 @@ class CaptureSupervisor:
         on_worker: Callable[[WorkerReport], None],
         on_clip_stream: Callable[[ClipStreamStatus], None] = lambda _status: None,
         on_evidence: Callable[[EvidenceReport], None] = lambda _report: None,
+        on_vitals: Callable[[WorkerVitals], None] = lambda _vitals: None,
         evidence: EvidencePlan | None = None,
     ) -> None:
         self._plan = CapturePlan(settings, sample_fps, shape, evidence)
         self._on_clip_stream = on_clip_stream
+        self._owed = OwedEvidence()
         self._on_evidence = on_evidence
-        self._asked: dict[tuple[str, EvidenceKind], tuple[_Life, str]] = {}
-        """Evidence on which no report has come: whose turn it is, and of which camera."""
         self._on_sample = on_sample
         self._on_status = on_status
         self._on_counts = on_counts
         self._on_worker = on_worker
-        self._workers: list[_Worker] = []
+        self._on_vitals = on_vitals
+        self._workers: list[Place] = []
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -173,16 +101,19 @@ class CaptureSupervisor:
             self.remove(camera.id)
             worker = self._place()
             worker.cameras[camera.id] = camera
-            if worker.life is not None:
-                self._send(worker.life, AddCamera(camera))
+            for life in worker.watching():
+                life.send(AddCamera(camera))
         self._wake.set()
 
     def remove(self, camera_id: str) -> None:
         """Watch a camera no longer; nothing of it is told after this, save what is on its way right now."""
         with self._lock:
             for worker in self._workers:
-                if worker.cameras.pop(camera_id, None) is not None and worker.life is not None:
-                    self._send(worker.life, RemoveCamera(camera_id))
+                if worker.cameras.pop(camera_id, None) is not None:
+                    for life in worker.lives():
+                        life.send(RemoveCamera(camera_id))
+                    if worker.handover is not None:
+                        worker.handover.forget(camera_id)
 
     def keep(self, request: EvidenceRequest) -> None:
         """Have evidence made by the process that holds the camera; each piece is answered by one report.
@@ -190,14 +121,14 @@ class CaptureSupervisor:
         A piece whose process is not there, or dies over it, is reported as lost.
         """
         with self._lock:
-            life = next((worker.life for worker in self._workers if request.camera in worker.cameras), None)
-            kinds = _kinds_of(request)
+            life = self._owed.clip_owner(request) if isinstance(request, EndClip) else None
+            life = life or next((w.evidence_life() for w in self._workers if request.camera in w.cameras), None)
             if life is not None:
-                self._asked |= {(request.alert_id, kind): (life, request.camera) for kind in kinds}
-                self._send(life, request)
+                self._owed.ask(life, request)
+                life.send(request)
         if life is None:
-            for kind in kinds:
-                self._call(self._on_evidence, _lost(request.camera, request.alert_id, kind, "no capture process"))
+            for kind in kinds_of(request):
+                self._call(self._on_evidence, lost_piece(request.camera, request.alert_id, kind, "no capture process"))
 
     def stop(self, deadline: Deadline) -> None:
         """Ask the workers to leave, kill those that do not, and wait for all of it, within the deadline.
@@ -209,23 +140,23 @@ class CaptureSupervisor:
         self._wake.set()
         if self._keeper is not None:
             self._keeper.join(deadline.remaining(at_most=KILL_SECONDS))
-        lives = [worker.life for worker in self._workers if worker.life is not None]
+        lives = [life for worker in self._workers for life in worker.lives()]
         for life in lives:
-            self._send(life, Stop())
-        patience = Deadline(min(LEAVE_SECONDS, max(0.0, deadline.remaining() - KILL_SECONDS)))
+            life.send(Stop())
+        patience = Deadline(min(LEAVE_TOGETHER_SECONDS, max(0.0, deadline.remaining() - KILL_SECONDS)))
         for life in lives:
             with suppress(subprocess.TimeoutExpired):
                 life.process.wait(patience.remaining())
         for life in lives:
-            _kill(life, deadline)
+            life.kill(deadline)
         hanging = [thread for thread in self._threads(lives) if not _joined(thread, deadline)]
         if hanging:
             raise StopTimedOut(f"capture: {', '.join(thread.name for thread in hanging)} did not end")
 
-    def _threads(self, lives: list[_Life]) -> list[threading.Thread]:
+    def _threads(self, lives: list[Life]) -> list[threading.Thread]:
         return [thread for thread in (self._keeper, *(life.reader for life in lives)) if thread is not None]
 
-    def _place(self) -> _Worker:
+    def _place(self) -> Place:
         """Return the worker for a new camera: a new one while those there are full and the machine has cores."""
         settings = self._plan.settings
         limit = settings.workers or os.cpu_count() or 1
@@ -233,12 +164,14 @@ class CaptureSupervisor:
         emptiest = min(self._workers, key=lambda worker: len(worker.cameras), default=None)
         if emptiest is not None and (len(emptiest.cameras) < room or len(self._workers) >= limit):
             return emptiest
-        worker = _Worker(len(self._workers))
+        worker = Place(len(self._workers))
         self._workers.append(worker)
         return worker
 
+    # --- keeping processes alive -----------------------------------------------------------------------------------
+
     def _keep(self) -> None:
-        """Replace what dies, until stopped."""
+        """Replace what dies or has grown too large, until stopped."""
         while not self._stopping.is_set():
             self._wake.wait(WATCH_SECONDS)
             self._wake.clear()
@@ -248,70 +181,124 @@ class CaptureSupervisor:
                 except Exception as exc:  # top of a thread: kept for whoever asks, and tried again with the next look
                     self._keep_error(exc)
 
-    def _tend(self, worker: _Worker) -> None:
+    def _tend(self, worker: Place) -> None:
         reason = worker.life.lost_because() if worker.life is not None else None
         if reason is not None:
             self._bury(worker, reason)
+        if worker.handover is not None:
+            self._advance(worker, worker.handover)
+        elif worker.life is not None:
+            self._watch_memory(worker, worker.life)
         with self._lock:
             due = worker.life is None and worker.cameras and time.monotonic() >= worker.next_start
             if not due or self._stopping.is_set():
                 return
             worker.life = self._begin(worker)
-        self._tell_worker(worker, worker.life, lost=False)
+            for camera in worker.cameras.values():
+                worker.life.send(AddCamera(camera))
+        self._tell_worker(worker, worker.life, WorkerEvent.STARTED)
 
-    def _begin(self, worker: _Worker) -> _Life:
-        channel, theirs = channel_pair()
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "monitor.capture.process", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env={**WORKER_ENVIRONMENT, **os.environ},
-                process_group=0,  # Ctrl-C is for the service, which stops its workers in its own order
-            )
-        life = _Life(process, channel)
-        self._send(life, self._plan)
-        for camera in worker.cameras.values():
-            self._send(life, AddCamera(camera))
+    def _begin(self, worker: Place) -> Life:
+        """Start a process that has the plan and no camera yet."""
+        life = begin_life()
+        life.send(self._plan)
         name = f"capture-reader-{worker.number}"
         life.reader = threading.Thread(target=self._read, args=(worker, life), name=name, daemon=True)
         life.reader.start()
         return life
 
-    def _bury(self, worker: _Worker, reason: str) -> None:
-        """Kill what is left of a worker's process, say so, and plan the next one."""
+    def _bury(self, worker: Place, reason: str) -> None:
+        """Kill what is left of a worker's process, say so, and plan the next one, or let its successor go on."""
         with self._lock:
-            life, worker.life = worker.life, None
-            cameras = tuple(worker.cameras)
-        if life is None:
-            return
-        _kill(life, Deadline(KILL_SECONDS))
-        settled = time.monotonic() - life.begun >= SETTLED_SECONDS
-        worker.losses = 1 if settled else worker.losses + 1
-        wait = _restart_wait(worker.losses)
-        worker.next_start = time.monotonic() + wait
-        self._tell_worker(worker, life, lost=True, reason=reason)
-        self._tell_lost_evidence(life, reason)
+            life, handover, cameras = worker.life, worker.handover, tuple(worker.cameras.values())
+            if life is None:
+                return
+            heir = None if handover is None or life is handover.new else handover.new
+            worker.life = heir
+            if heir is not None:
+                worker.handover = None
+                if handover is not None and handover.phase is Phase.STARTING:
+                    for camera in cameras:
+                        heir.send(AddCamera(camera))
+        life.kill(Deadline(KILL_SECONDS))
+        wait = worker.note_loss(life)
+        self._tell_worker(worker, life, WorkerEvent.LOST, reason)
+        if heir is not None:
+            self._tell_worker(worker, heir, WorkerEvent.STARTED)
+        self._tell_vitals(worker, 0.0)
+        self._tell_lost_evidence(life, f"capture process {reason}")
         for camera in cameras:
-            status = CameraStatus(
-                camera=camera,
-                state=CameraState.OFFLINE,
-                time_seconds=time.time(),
-                reason=FailureReason.WORKER_LOST,
-                detail=f"capture process {reason}",
-                attempt=worker.losses,
-                retry_seconds=wait,
-            )
+            self._call(self._on_status, _lost_status(camera.id, reason, attempt=worker.losses, wait=wait))
+        for status in list(heir.states.values()) if heir is not None else ():
             self._call(self._on_status, status)
 
-    def _read(self, worker: _Worker, life: _Life) -> None:
+    # --- recycling -------------------------------------------------------------------------------------------------
+
+    def _watch_memory(self, worker: Place, life: Life) -> None:
+        """Begin to replace a process that has grown too large; one at a time, for it costs double work."""
+        limit = memory_limit(self._plan, len(worker.cameras))
+        crowded = note_fresh(life, limit)
+        if crowded is not None:
+            self._tell_worker(worker, life, WorkerEvent.CROWDED, crowded)
+        reason = reason_to_recycle(life, limit)
+        if reason is None or any(other.handover is not None for other in self._workers):
+            return
+        evidence = self._plan.evidence
+        linger_seconds = 0.0 if evidence is None else evidence.ring_seconds
+        with self._lock:
+            if not self._stopping.is_set():
+                worker.handover = Handover(life, self._begin(worker), linger_seconds=linger_seconds, reason=reason)
+
+    def _advance(self, worker: Place, handover: Handover) -> None:
+        """Take a handover one step further, where it is time."""
+        old, new = handover.old, handover.new
+        if handover.phase in (Phase.STARTING, Phase.OVERLAP) and new.lost_because() is not None:
+            self._abandon(worker, handover)
+        elif handover.phase is Phase.STARTING and new.beat is not None:
+            with self._lock:
+                for camera in worker.cameras.values():
+                    new.send(AddCamera(camera))
+                handover.enter(Phase.OVERLAP)
+        elif handover.phase is Phase.OVERLAP:
+            waiting = handover.waiting(worker.cameras)
+            if waiting and handover.phase_seconds < HAND_OVER_SECONDS:
+                return
+            for name in waiting:
+                old.send(RemoveCamera(name))
+                for status in handover.give(name):
+                    self._call(self._on_status, status)
+            with self._lock:
+                worker.life = new
+                handover.enter(Phase.LINGER)
+            self._tell_worker(worker, new, WorkerEvent.RECYCLED, handover.reason)
+        elif handover.phase is Phase.LINGER:
+            owing = self._owed.is_owed_by(old) and handover.phase_seconds < LINGER_MOST_SECONDS
+            if old.lost_because() is not None or (handover.lingered and not owing):
+                old.send(Stop())
+                handover.enter(Phase.LEAVING)
+        elif handover.phase is Phase.LEAVING and (old.ended or handover.phase_seconds > LEAVE_SECONDS):
+            with self._lock:
+                worker.handover = None
+            old.kill(Deadline(KILL_SECONDS))
+            self._tell_lost_evidence(old, "its capture process was replaced")
+
+    def _abandon(self, worker: Place, handover: Handover) -> None:
+        """Go on with the old process, since its successor died; it is tried again when it has aged once more."""
+        with self._lock:
+            worker.handover = None
+            handover.old.begun = time.monotonic()
+        handover.new.kill(Deadline(KILL_SECONDS))
+
+    # --- what processes tell ---------------------------------------------------------------------------------------
+
+    def _read(self, worker: Place, life: Life) -> None:
         """Hand on what a process tells, until its end of the pipe closes."""
         try:
             while True:
                 report = life.channel.receive()
                 life.busy = True
-                self._hand_on(worker, report)
-                life.heard = time.monotonic()
+                self._hear(worker, life, report)
+                life.hear()
                 life.busy = False
         except (EOFError, OSError):  # the process has ended
             pass
@@ -323,24 +310,25 @@ class CaptureSupervisor:
             life.channel.close()
             self._wake.set()
 
-    def _tell_lost_evidence(self, life: _Life, reason: str) -> None:
-        with self._lock:
-            lost = [(asked, camera) for asked, (owner, camera) in self._asked.items() if owner is life]
-            for asked, _ in lost:
-                del self._asked[asked]
-        for (alert_id, kind), camera in lost:
-            self._call(self._on_evidence, _lost(camera, alert_id, kind, f"capture process {reason}"))
-
-    def _hand_on(self, worker: _Worker, report: Report) -> None:
-        if isinstance(report, EvidenceReport):
-            with self._lock:
-                self._asked.pop((report.alert_id, report.kind), None)
-            self._call(self._on_evidence, report)
-        if (
-            isinstance(report, Sample | CameraStatus | ClipStreamStatus | CaptureCounts)
-            and report.camera not in worker.cameras
-        ):
+    def _hear(self, worker: Place, life: Life, report: Report) -> None:
+        if isinstance(report, Heartbeat):
+            spent = max(0.0, report.cpu_seconds - life.cpu_seconds)
+            life.beat, life.cpu_seconds = report, report.cpu_seconds
+            self._tell_vitals(worker, spent)
             return
+        if isinstance(report, EvidenceReport):
+            self._owed.answer(report)
+            self._call(self._on_evidence, report)
+            return
+        if report.camera not in worker.cameras:
+            return
+        if isinstance(report, CameraStatus):
+            life.states[report.camera] = report
+        handover = worker.handover
+        for told in (report,) if handover is None else handover.passed(life, report):
+            self._hand_on(told)
+
+    def _hand_on(self, report: Report) -> None:
         if isinstance(report, Sample):
             self._call(self._on_sample, report)
         elif isinstance(report, CameraStatus):
@@ -350,11 +338,21 @@ class CaptureSupervisor:
         elif isinstance(report, CaptureCounts):
             self._call(self._on_counts, report)
 
-    def _tell_worker(self, worker: _Worker, life: _Life, *, lost: bool, reason: str = "") -> None:
+    def _tell_lost_evidence(self, life: Life, reason: str) -> None:
+        for report in self._owed.lost_with(life, reason):
+            self._call(self._on_evidence, report)
+
+    def _tell_worker(self, worker: Place, life: Life, event: WorkerEvent, reason: str = "") -> None:
         running = sum(1 for other in self._workers if other.life is not None)
         cameras = tuple(worker.cameras)
-        report = WorkerReport(worker.number, running, lost, reason, pid=life.process.pid, cameras=cameras)
-        self._call(self._on_worker, report)
+        self._call(
+            self._on_worker,
+            WorkerReport(worker.number, running, event, reason, pid=life.process.pid, cameras=cameras),
+        )
+
+    def _tell_vitals(self, worker: Place, cpu_seconds: float) -> None:
+        resident_bytes = sum(life.resident_bytes for life in worker.lives())
+        self._call(self._on_vitals, WorkerVitals(worker.number, resident_bytes, cpu_seconds))
 
     def _call(self, callback: Callable[[Record], None], record: Record) -> None:
         try:
@@ -366,36 +364,17 @@ class CaptureSupervisor:
         if self.first_error is None:
             self.first_error = error
 
-    @staticmethod
-    def _send(life: _Life, command: Command) -> None:
-        with suppress(OSError):  # the process is lost; the keeper will see it, and its successor is told everything
-            life.channel.send(command)
 
-
-def _kinds_of(request: EvidenceRequest) -> tuple[EvidenceKind, ...]:
-    """Return the pieces that a request asks for; the end of a clip asks for nothing new."""
-    if isinstance(request, BeginClip):
-        return (EvidenceKind.CLIP,)
-    return (EvidenceKind.SNAPSHOT, EvidenceKind.STRIP) if isinstance(request, TakePictures) else ()
-
-
-def _lost(camera: str, alert_id: str, kind: EvidenceKind, detail: str) -> EvidenceReport:
-    return EvidenceReport(camera, alert_id, kind, EvidenceResult.LOST, detail)
-
-
-def _restart_wait(losses: int) -> float:
-    """Return the seconds before a lost worker is replaced: none at first, then doubling."""
-    if losses <= 1:
-        return 0.0
-    return min(RESTART_MAX_SECONDS, RESTART_MIN_SECONDS * math.pow(2.0, min(losses - 2, 16)))
-
-
-def _kill(life: _Life, deadline: Deadline) -> None:
-    """End a process for good and reap it; harmless when it has ended."""
-    if life.process.poll() is None:
-        life.process.kill()
-    with suppress(subprocess.TimeoutExpired):
-        life.process.wait(max(0.05, deadline.remaining()))
+def _lost_status(camera: str, reason: str, *, attempt: int, wait: float) -> CameraStatus:
+    return CameraStatus(
+        camera=camera,
+        state=CameraState.OFFLINE,
+        time_seconds=time.time(),
+        reason=FailureReason.WORKER_LOST,
+        detail=f"capture process {reason}",
+        attempt=attempt,
+        retry_seconds=wait,
+    )
 
 
 def _joined(thread: threading.Thread, deadline: Deadline) -> bool:

@@ -260,6 +260,20 @@ class Metrics:
             "monitor_capture_worker_restarts", "Capture processes replaced.", registry=registry
         )
         self.workers = Gauge("monitor_capture_workers", "Capture processes running.", registry=registry)
+        self.worker_cpu = Counter(
+            "monitor_capture_worker_cpu_seconds",
+            "Processor time of a capture process and those before it.",
+            ["worker"],
+            registry=registry,
+        )
+        self.worker_resident = Gauge(
+            "monitor_capture_worker_resident_bytes", "Memory of a capture process.", ["worker"], registry=registry
+        )
+        self.workers_recycled = Counter(
+            "monitor_capture_worker_recycled",
+            "Capture processes replaced while they worked, since they held too much memory or threads that hung.",
+            registry=registry,
+        )
         self.uploads = Counter(
             "monitor_media_uploads", "Attempts to copy a media file to the bucket.", ["result"], registry=registry
         )

@@ -69,11 +69,11 @@ def test_a_channel_carries_samples_cameras_and_its_own_end() -> None:
     reader.start()
     for slot in range(50):
         other.send(sample_of(slot))
-    other.send(Heartbeat(1, 0))
+    other.send(Heartbeat(1, 0, 0.0, 90_000_000, 0.5))
     other.close()
     reader.join(5)
     assert [report.slot for report in received[:-1]] == list(range(50))  # type: ignore[attr-defined]
-    assert received[-1] == Heartbeat(1, 0)
+    assert received[-1] == Heartbeat(1, 0, 0.0, 90_000_000, 0.5)
     last = received[-2]
     assert isinstance(last, Sample)
     assert (last.pictures == 49).all()

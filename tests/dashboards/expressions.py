@@ -24,9 +24,6 @@ NOT_YET_MERGED = frozenset(
         "monitor_camera_gate_awake",
         "monitor_camera_gate_wakeups_total",
         "monitor_frames_skipped_total",
-        "monitor_capture_worker_cpu_seconds_total",
-        "monitor_capture_worker_resident_bytes",
-        "monitor_capture_worker_recycled_total",
         "monitor_page_streams",
     }
 )

@@ -34,6 +34,8 @@ class FaultyProxy:
         self.port = port or free_port()
         self._mode: Mode = "forward"
         self._corruption = 0.0
+        self._rtp_corruption = 0.0
+        self._orphaned: set[asyncio.StreamWriter] = set()
         self._chance = random.Random(0)
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -85,14 +87,18 @@ class FaultyProxy:
         self._call(self._set_flow(on=False))
 
     def resume(self) -> None:
-        """Forward again, beginning with what was held back; undo `swallow`, `garbage`, `corrupt` and `refuse`."""
-        self._mode, self._corruption = "forward", 0.0
+        """Forward again, beginning with what was held back; undo all but what happened to connections."""
+        self._mode, self._corruption, self._rtp_corruption = "forward", 0.0, 0.0
         self._call(self._listen())
         self._call(self._set_flow(on=True))
 
     def reset(self) -> None:
         """End every connection with a TCP reset; new ones are taken."""
         self._call(self._reset())
+
+    def half_open(self) -> None:
+        """Lose every connection's server without a word to the client, as a camera that reboots does; take new ones."""
+        self._call(self._orphan())
 
     def refuse(self) -> None:
         """Stop listening: new connections are refused, the present ones go on."""
@@ -114,6 +120,14 @@ class FaultyProxy:
         """Flip one bit in this share of the chunks that the server sends."""
         self._chance = random.Random(seed)
         self._corruption = probability
+
+    def corrupt_rtp(self, probability: float, *, seed: int = 0) -> None:
+        """Flip one bit in the payload of this share of the RTP packets that a server sends within its TCP connection.
+
+        The frames around them stay whole, so that it is the unpacking and the decoder that see the harm.
+        """
+        self._chance = random.Random(seed)
+        self._rtp_corruption = probability
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None, "the proxy is not running"
@@ -137,6 +151,9 @@ class FaultyProxy:
     async def _reset(self) -> None:
         for writer in list(self._writers):
             _abort(writer)
+
+    async def _orphan(self) -> None:
+        self._orphaned |= self._writers
 
     async def _shut_down(self) -> None:
         await self._stop_listening()
@@ -186,16 +203,33 @@ class FaultyProxy:
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
+            orphaned = writer in self._orphaned
+            self._orphaned -= {writer, server_writer}
             self._writers.discard(server_writer)
             with suppress(OSError, TimeoutError):
                 await asyncio.wait_for(writer.drain(), 1.0)
             server_writer.transport.abort()
+        while orphaned and await reader.read(CHUNK_BYTES):
+            continue  # what the client still says is heard by nobody
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, harm: bool) -> None:
+        framing = InterleavedFraming()
         while chunk := await reader.read(CHUNK_BYTES):
             await self._flow.wait()
-            writer.write(self._harmed(chunk) if harm else chunk)
+            if writer in self._orphaned:
+                return
+            if harm:
+                payloads = framing.payloads(chunk)
+                chunk = self._harmed_rtp(chunk, payloads) if self._rtp_corruption else self._harmed(chunk)
+            writer.write(chunk)
             await writer.drain()
+
+    def _harmed_rtp(self, chunk: bytes, payloads: list[range]) -> bytes:
+        harmed = bytearray(chunk)
+        for payload in payloads:
+            if payload and self._chance.random() < self._rtp_corruption:
+                harmed[self._chance.choice(payload)] ^= 1 << self._chance.randrange(8)
+        return bytes(harmed)
 
     def _harmed(self, chunk: bytes) -> bytes:
         if self._chance.random() >= self._corruption:
@@ -203,6 +237,56 @@ class FaultyProxy:
         harmed = bytearray(chunk)
         harmed[self._chance.randrange(len(harmed))] ^= 1 << self._chance.randrange(8)
         return bytes(harmed)
+
+
+class InterleavedFraming:
+    """Finds the RTP payloads in what an RTSP server sends over its connection (RFC 2326, 10.12); holds nothing back."""
+
+    HEAD_BYTES = 4
+    RTP_HEAD_BYTES = 12
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._text = b""
+        self._left = 0
+        self._skip = 0
+        self._is_rtp = False
+
+    def payloads(self, chunk: bytes) -> list[range]:
+        """Return where in the next chunk there is RTP payload."""
+        found = []
+        at = 0
+        while at < len(chunk):
+            if self._left:
+                end = min(len(chunk), at + self._left)
+                begin = min(end, at + self._skip)
+                self._skip -= begin - at
+                self._left -= end - at
+                if self._is_rtp:
+                    found.append(range(begin, end))
+                at = end
+            else:
+                at = self._read_head(chunk, at)
+        return found
+
+    def _read_head(self, chunk: bytes, at: int) -> int:
+        """Read on in a frame's head, or skip what is a text answer; return where it ends."""
+        if not self._head and (self._text or chunk[at] != ord("$")):
+            text = self._text + chunk[at:]
+            dollar = text.find(b"\r\n$")  # where an answer and its body end, a frame begins
+            if dollar < 0:
+                self._text = text[-2:]
+                return len(chunk)
+            at += dollar + 2 - len(self._text)
+            self._text = b""
+        take = chunk[at : at + self.HEAD_BYTES - len(self._head)]
+        self._head += take
+        if len(self._head) == self.HEAD_BYTES:
+            self._is_rtp = self._head[1] % 2 == 0
+            self._left = int.from_bytes(self._head[2:])
+            self._skip = min(self._left, self.RTP_HEAD_BYTES)
+            self._head = b""
+        return at + len(take)
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:

@@ -21,11 +21,13 @@ import av.error
 import numpy as np
 import pytest
 from av.video.frame import PictureType
+from hypothesis import given
+from hypothesis import strategies as st
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from tests.services.kafka import consume
-from tests.services.proxy import FaultyProxy
+from tests.services.proxy import FaultyProxy, InterleavedFraming
 from tests.services.rtsp import ServiceError, encode_stream
 
 SECOND = 1_000_000
@@ -395,6 +397,72 @@ def test_proxy_refuses_swallows_and_answers_garbage(echo_port):
             client.sendall(b"hello")
             flipped = int.from_bytes(client.recv(5)) ^ int.from_bytes(b"hello")
             assert flipped.bit_count() == 1
+
+
+def test_proxy_leaves_connections_half_open(echo_port):
+    with FaultyProxy(echo_port) as proxy, socket.create_connection(("127.0.0.1", proxy.port), 1) as old:
+        old.settimeout(0.5)
+        old.sendall(b"one")
+        assert old.recv(10) == b"one"
+        proxy.half_open()
+        for _ in range(2):
+            old.sendall(b"two")
+            with pytest.raises(TimeoutError):
+                old.recv(10)
+        with socket.create_connection(("127.0.0.1", proxy.port), 1) as new:
+            new.settimeout(0.5)
+            new.sendall(b"three")
+            assert new.recv(10) == b"three"
+
+
+@given(st.binary(max_size=40), st.lists(st.binary(max_size=60), max_size=6), st.randoms(use_true_random=False))
+def test_rtp_payloads_are_found_wherever_the_chunks_are_cut(text, packets, random):
+    head = bytes(range(12))
+    stream = b"RTSP/1.0 200 OK\r\n" + text.hex().encode() + b"\r\n\r\n"
+    expected = b""
+    for number, payload in enumerate(packets):
+        framed = head + payload
+        stream += b"$" + bytes([number % 2]) + len(framed).to_bytes(2) + framed
+        expected += b"" if number % 2 else payload
+    cuts = [0, *sorted(random.sample(range(len(stream)), min(4, len(stream)))), len(stream)]
+    framing, found = InterleavedFraming(), b""
+    for begin, end in itertools.pairwise(cuts):
+        chunk = stream[begin:end]
+        found += b"".join(chunk[place.start : place.stop] for place in framing.payloads(chunk))
+    assert found == expected
+
+
+def test_proxy_harms_rtp_payloads_alone(start_rtsp, stream_files):
+    server = start_rtsp({"yard": stream_files.mount()})
+    with FaultyProxy(server.port) as proxy, watch(f"rtsp://127.0.0.1:{proxy.port}/yard") as container:
+        container.streams.video[0].codec_context.options = {"err_detect": "explode"}
+        errors = 0
+        for number, packet in enumerate(container.demux(video=0)):
+            try:
+                packet.decode()
+            except av.error.FFmpegError:
+                errors += 1
+            if number == 5:
+                assert errors == 0
+                proxy.corrupt_rtp(1.0, seed=3)
+            elif number == 40:
+                break
+        assert errors > 5
+        proxy.resume()
+        kept = list(itertools.islice(container.demux(video=0), 60))
+        assert len(kept) == 60  # the connection has outlived it
+        assert proxy.accepted == 1
+
+
+def test_a_changed_password_refuses_those_who_come(start_rtsp, stream_files):
+    server = start_rtsp({"yard": stream_files.mount()}, user="anna", password="right")
+    with watch(server.url("yard", "anna", "right")) as container:
+        server.set_password("other")
+        frames_of(container, 5)
+    with pytest.raises(av.error.HTTPUnauthorizedError):
+        watch(server.url("yard", "anna", "right"))
+    with watch(server.url("yard", "anna", "other")) as container:
+        frames_of(container, 1)
 
 
 def test_proxy_before_a_camera(start_rtsp, stream_files):

@@ -240,8 +240,13 @@ class RtspServer:
         self._command("set", mount=mount, fps=fps)
 
     def set_loss(self, mount: str, fraction: float) -> None:
-        """Let this share of the RTP packets vanish for clients that come from now on."""
-        self._command("set", mount=mount, loss=fraction)
+        """Let this share of the RTP packets vanish from now on."""
+        self._command("lose", mount=mount, loss=fraction)
+
+    def set_password(self, password: str) -> None:
+        """Ask for another password from now on; clients that watch already go on."""
+        self._command("set_password", user=self._user, password=password)
+        self._password = password
 
     def harm(self, mount: str, kind: Literal["flip", "truncate"], *, share: float = 1.0, seed: int = 0) -> None:
         """Damage this share of the pictures from now on: bits flipped inside, or their ends cut off."""

@@ -144,7 +144,9 @@ class Stream:
         self.begun = time.monotonic()
         self.due = self.begun
         self.shift = 0
+        self.probe = 0
         self.ended = False
+        self.lose(mount.loss)
 
     def push(self, now: float) -> None:
         """Send what is due, or nothing while the mount stalls; set when to come again."""
@@ -166,6 +168,18 @@ class Stream:
         """Tell the client that the stream is over."""
         self.ended = True
         self.source.emit("end-of-stream")
+
+    def lose(self, loss: float) -> None:
+        """Let this share of the RTP packets vanish from now on, always the same for a stream."""
+        pad = self.payloader.get_static_pad("src")
+        if self.probe:
+            pad.remove_probe(self.probe)
+            self.probe = 0
+        if loss > 0:
+            chance = random.Random(0)
+            drop, keep = Gst.PadProbeReturn.DROP, Gst.PadProbeReturn.OK
+            kinds = Gst.PadProbeType.BUFFER | Gst.PadProbeType.BUFFER_LIST
+            self.probe = pad.add_probe(kinds, lambda *_: drop if chance.random() < loss else keep)
 
     def jump(self, seconds: float) -> None:
         """Shift the RTP time stamps from now on; what is undone behind the payloader leaves the pace as it is."""
@@ -254,22 +268,11 @@ class Factory(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]  # gi has n
         """Start feeding the new pipeline, until its media goes away."""
         element = media.get_element()
         source, payloader = element.get_by_name("source"), element.get_by_name("pay0")
-        self._lose_packets(payloader)
         begin = self.mount.entry(time.monotonic() - self.begun)
         stream = Stream(self.mount, source, payloader, begin=begin)
         self.mount.streams.append(stream)
         media.connect("unprepared", self._forget, stream)
         self.pacer.add(stream)
-
-    def _lose_packets(self, payloader: Gst.Element) -> None:
-        """Let a share of the RTP packets vanish, if the mount has a loss at the time the client comes."""
-        if self.mount.loss > 0:
-            chance = random.Random(0)
-            loss = self.mount.loss
-            drop, keep = Gst.PadProbeReturn.DROP, Gst.PadProbeReturn.OK
-            kinds = Gst.PadProbeType.BUFFER | Gst.PadProbeType.BUFFER_LIST
-            pad = payloader.get_static_pad("src")
-            pad.add_probe(kinds, lambda *_: drop if chance.random() < loss else keep)
 
     def _forget(self, media: GstRtspServer.RTSPMedia, stream: Stream) -> None:
         stream.ended = True
@@ -316,9 +319,21 @@ class Cameras:
             stream.end()
 
     def set(self, mount: str, **changes: Any) -> None:
-        """Change how a mount behaves: stalled, frozen, fps, loop, loss."""
+        """Change how a mount behaves: stalled, frozen, fps, loop."""
         for name, value in changes.items():
             setattr(self.mounts[mount], name, value)
+
+    def lose(self, mount: str, *, loss: float) -> None:
+        """Let a share of a mount's RTP packets vanish from now on."""
+        self.mounts[mount].loss = loss
+        for stream in list(self.mounts[mount].streams):
+            stream.lose(loss)
+
+    def set_password(self, *, user: str, password: str) -> None:
+        """Ask for another password from now on; clients that watch go on."""
+        auth, token = self.server.get_auth(), _viewer()
+        auth.remove_digest(user)
+        auth.add_digest(user, password, token)
 
     def set_file(self, mount: str, *, file: str, codec: str, fps: float) -> None:
         """Serve another file from the next picture on; clients that watch another codec see their stream end."""
@@ -361,8 +376,7 @@ class Cameras:
         if not user and not certificate:
             return False
         auth = GstRtspServer.RTSPAuth()
-        token = GstRtspServer.RTSPToken()
-        token.set_string("media.factory.role", "viewer")
+        token = _viewer()
         if certificate:
             auth.set_tls_certificate(Gio.TlsCertificate.new_from_files(certificate, config["key"]))
         if user:
@@ -377,6 +391,12 @@ class Cameras:
         """Drop the sessions of UDP clients that vanished without a word."""
         self.server.get_session_pool().cleanup()
         return True
+
+
+def _viewer() -> GstRtspServer.RTSPToken:
+    token = GstRtspServer.RTSPToken()
+    token.set_string("media.factory.role", "viewer")
+    return token
 
 
 def _permissions() -> GstRtspServer.RTSPPermissions:
@@ -405,6 +425,8 @@ def obey(cameras: Cameras, requests: Iterator[dict[str, Any]]) -> None:
         "remove": cameras.remove,
         "set": cameras.set,
         "set_file": cameras.set_file,
+        "lose": cameras.lose,
+        "set_password": cameras.set_password,
         "harm": cameras.harm,
         "jump": cameras.jump,
         "disconnect": cameras.disconnect,
