@@ -101,6 +101,7 @@ def _bands() -> list[Panel]:
             "Stream and gate",
             "Whether the stream is read, and whether the gate is awake.",
             Query(f"monitor_camera_up{{{ONE}}}", "stream"),
+            Query(f"monitor_camera_clip_up{{{ONE}}}", "large stream"),
             Query(f"monitor_camera_gate_awake{{{ONE}}}", "awake"),
             meanings={0: ("no", ORANGE), 1: ("yes", GREEN)},
             span=12,
@@ -208,6 +209,7 @@ def _pictures() -> list[Panel]:
             "Kept for clips",
             "Packets of the last seconds, in memory.",
             Query(f"monitor_packet_ring_bytes{{{ONE}}}", CAMERA_ROWS),
+            Query(f"monitor_clip_ring_bytes{{{ONE}}}", "large stream"),
             unit="bytes",
         ),
     ]

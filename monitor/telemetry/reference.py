@@ -28,7 +28,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Events": ("monitor_alerts", "monitor_events_"),
     "Outbox": ("monitor_outbox_",),
     "Kafka": ("monitor_kafka_", "monitor_alerts_published"),
-    "Evidence": ("monitor_evidence", "monitor_media_"),
+    "Evidence": ("monitor_evidence", "monitor_media_", "monitor_clip_"),
     "Program": ("monitor_build_", "monitor_page_", "monitor_disk_", "process_"),
 }
 """Heading to the beginnings of its metrics' names, in the order of the way the data runs; the longest one counts."""

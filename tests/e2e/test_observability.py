@@ -65,7 +65,8 @@ def watched(tmp_path_factory, kafka_broker, scene_streams) -> Iterator[Watched]:
     kafka = {"bootstrap_servers": kafka_broker.bootstrap, "topic": "observed", "health_topic": "observed-cameras"}
     with RtspServer({name: Mount(scene_streams["h264"], FPS) for name in ("yard", "gate")}) as server:
         cameras = [
-            *({"id": name, "url": server.url(name)} for name in ("yard", "gate")),
+            {"id": "yard", "url": server.url("yard"), "clip_url": server.url("gate")},
+            {"id": "gate", "url": server.url("gate")},
             {"id": "dead", "url": f"rtsp://127.0.0.1:{free_port()}/dead"},
         ]
         config = configuration(folder, cameras, bundle="demo", kafka=kafka, evidence={"post_seconds": 1.0})
