@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from monitor.bundle import Manifest
-from monitor.cli import config_schema
+from monitor.cli.schemas import config_schema
 from monitor.config import Config, check_against_model, load_config
 from monitor.errors import ConfigInvalid
 

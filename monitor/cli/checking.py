@@ -1,0 +1,93 @@
+"""`monitor check`: the configuration, the model, every camera and Kafka in; a table out."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from monitor.bundle import Manifest
+from monitor.check import ProbedCamera, probe_cameras, probe_delivery, rate_problem
+from monitor.cli.console import ConfigPath, err, out, speak
+from monitor.config import Config, load_config
+from monitor.model_keeper import open_shadow
+from monitor.service import open_model, open_named_model
+
+
+def check(
+    config: ConfigPath = Path("config.toml"),
+    probe: Annotated[bool, typer.Option("--probe", help="Open every camera for some seconds, and ask Kafka.")] = False,
+) -> None:
+    """Check the configuration, the model and, with --probe, every camera and Kafka.
+
+    Example: `monitor check --probe`
+    """
+    loaded = load_config(config)
+    speak(loaded)
+    bundle, opened = open_model(loaded, config_path=config)
+    manifest = bundle.manifest
+    out.print(f"[green]✓[/] {escape(str(config))}: {len(loaded.cameras)} camera(s)", highlight=False)
+    out.print(
+        f"[green]✓[/] model {manifest.name} {manifest.version} on {opened.engine.name} {opened.engine.precision}: "
+        f"{', '.join(manifest.event_labels)}; {manifest.sample_fps:g} samples a second, "
+        f"window {manifest.window_seconds:g} s, every {manifest.stride_seconds:g} s",
+        highlight=False,
+    )
+    opened.engine.close()
+    if loaded.model.shadow:
+        shadow = open_shadow(loaded, manifest, partial(open_named_model, config_path=config))
+        out.print(f"[green]✓[/] shadow {shadow.title} on {shadow.opened.engine.name}", highlight=False)
+        shadow.opened.engine.close()
+    if probe and not _probe(loaded, manifest):
+        raise typer.Exit(1)
+
+
+def _probe(config: Config, manifest: Manifest) -> bool:
+    with err.status("Asking the cameras …"):
+        cameras = probe_cameras(config)
+    table = Table("camera", "address", "codec", "size", "fps told/seen", "GOP", "clock", "remarks")
+    for probed in cameras:
+        table.add_row(
+            *map(escape, _probe_row(probed, manifest, config.scoring.minimum_coverage)),
+            style=None if probed.ok else "red",
+        )
+    out.print(table)
+    for probed in cameras:
+        if probed.proposal is not None:
+            out.print(
+                f"[yellow]→[/] {escape(f'{probed.camera.id}: {probed.proposal}')}", highlight=False, soft_wrap=True
+            )
+    kafka = probe_delivery(config)
+    if kafka is not None:
+        for line in kafka.lines:
+            out.print(f"{'[green]✓[/]' if kafka.ok else '[red]✗[/]'} {escape(line)}", highlight=False)
+    return all(probed.ok for probed in cameras) and (kafka is None or kafka.ok)
+
+
+def _probe_row(probed: ProbedCamera, manifest: Manifest, minimum_coverage: float) -> tuple[str, ...]:
+    camera, report = probed.camera, probed.report
+    name = f"{camera.id} (clips)" if probed.for_clips else camera.id
+    if report is None:
+        failure = probed.failure
+        remark = f"{failure.reason.value}: {failure.detail}" if failure else ""
+        return (name, camera.display_url, "–", "–", "–", "–", "–", remark)
+    skew = "" if report.skew_seconds is None else f" {report.skew_seconds:+.2f} s"
+    rate = "" if probed.for_clips else rate_problem(report, manifest, minimum_coverage)
+    return (
+        name,
+        camera.display_url,
+        report.codec,
+        f"{report.width_pixels}×{report.height_pixels}",
+        f"{_figure(report.declared_fps)}/{_figure(report.measured_fps)}",
+        f"{report.gop_frames} / {_figure(report.gop_seconds)} s" if report.gop_frames else "–",
+        f"{report.clock.value}{skew}",
+        "; ".join(filter(None, [*report.problems, rate])) or "good",
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

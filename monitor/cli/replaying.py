@@ -1,0 +1,130 @@
+"""`monitor replay`: video files in, alerts as a table, JSON or a picture out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from monitor.bundle import Bundle, find_bundle, load_bundle
+from monitor.cli.console import AsJson, err, out, speak
+from monitor.config import Config, EventsConfig, ModelConfig, ScoringConfig, load_config
+from monitor.errors import InputInvalid
+from monitor.replay import Replayed, replay_video
+from monitor.roster import alert_context
+from monitor.scoring.engine import OpenedEngine, open_configured
+
+PLOT_ENDINGS = (".png", ".svg", ".pdf")
+
+
+def replay(
+    videos: Annotated[list[Path], typer.Argument(help="Video files.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Folder of a bundle, or a shipped bundle's name; left out: fight."),
+    ] = None,
+    as_json: AsJson = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write a picture of score and attention over time.", dir_okay=False)
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="Take the event rules from this one; the model too, without --model."),
+    ] = None,
+) -> None:
+    """Run the very same pipeline over files, faster than real time. The same input gives the same bytes.
+
+    Examples: `monitor replay clip.mp4 --model fight --plot clip.png`, `monitor replay *.mp4 --json > alerts.jsonl`
+    """
+    speak(None)
+    if plot is not None:
+        _check_plot(plot, videos)
+    settings = load_config(config) if config else None
+    bundle, opened = _model(settings, model)
+    rules = settings.events if settings else EventsConfig()
+    scoring = settings.scoring if settings else ScoringConfig()
+    try:
+        for video in videos:
+            with _replaying(video, quiet=as_json) as advance:
+                replayed = replay_video(
+                    video,
+                    bundle=bundle,
+                    opened=opened,
+                    rules=rules,
+                    scoring=scoring,
+                    context=lambda camera: alert_context(camera, bundle, opened, instance="replay", replayed=True),
+                    keep_pictures=plot is not None,
+                    on_progress=advance,
+                )
+            _print_replayed(replayed, as_json=as_json)
+            if plot is not None:
+                import_module("monitor.plot").plot_replay(replayed, bundle.manifest, plot)
+                err.print(f"Wrote {escape(str(plot))}", highlight=False)
+    finally:
+        opened.engine.close()
+
+
+def _model(settings: Config | None, name: str | None) -> tuple[Bundle, OpenedEngine]:
+    folder = settings.folder if settings else Path.cwd()
+    bundle = load_bundle(find_bundle(name or (settings.model.bundle if settings else "fight"), folder))
+    model = settings.model if settings else ModelConfig()
+    if model.precision == "auto":  # chosen by the clock, and a replay's bytes must not depend on that
+        model = model.model_copy(update={"precision": "fp32"})
+    return bundle, open_configured(bundle, model)
+
+
+def _check_plot(plot: Path, videos: list[Path]) -> None:
+    """Refuse a plot that could only fail after the whole run."""
+    if len(videos) != 1:
+        raise InputInvalid("--plot", "draws one video; give one")
+    if plot.suffix.lower() not in PLOT_ENDINGS:
+        raise InputInvalid(plot, f"the ending must be one of {', '.join(PLOT_ENDINGS)}")
+    if not os.access(plot.resolve().parent, os.W_OK):
+        raise InputInvalid(plot, "its folder is missing or cannot be written")
+
+
+@contextmanager
+def _replaying(video: Path, *, quiet: bool) -> Iterator[Any]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[at]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
+        task = progress.add_task(video.name, total=None, at="")
+        yield lambda seconds: progress.update(task, at=f"{seconds:.1f} s of video")
+
+
+def _print_replayed(replayed: Replayed, *, as_json: bool) -> None:
+    if as_json:
+        for message in replayed.messages():
+            print(json.dumps(message, sort_keys=True))
+        return
+    name, length = escape(replayed.path.name), f"{replayed.duration_seconds:.1f} s, {len(replayed.scores)} windows"
+    table = Table("event", "from", "to", "peak", "at", title=f"{name}: {length}")
+    for message in replayed.messages():
+        if message["phase"] == "ended":
+            table.add_row(*map(escape, _event_row(message)))
+    out.print(table if table.row_count else f"{name}: no event in {length}", highlight=False)
+
+
+def _event_row(message: dict[str, Any]) -> tuple[str, ...]:
+    times, event = message["time"], message["event"]
+    return (
+        event["label"],
+        times["started_at"][11:23],  # a replay counts from midnight
+        (times["ended_at"] or "")[11:23],
+        f"{event['peak_score']:.2f}",
+        times["peak_at"][11:23],
+    )
