@@ -6,26 +6,29 @@ that a camera's windows will hold. Decoded samples are kept on disk under the co
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from models.entries import ClipEntry, list_entries
 from models.progress import progress_bar
 from models.recipe import Recipe
 from monitor.capture.sampler import Sampler
 from monitor.capture.source import read_video
 from monitor.errors import InputInvalid, MonitorError, Problem
 
-VIDEO_ENDINGS = frozenset({".avi", ".mkv", ".mov", ".mp4", ".mpg", ".ts", ".webm"})
 _CACHE_FORMAT = 1
+LONGEST_CLIP_WINDOWS = 3
+"""Of a file without times that is longer, the label is known to hold somewhere, not throughout."""
 _FULL_CONTEXT = 0.75
 """Share of a sample's context that a file must have run for its first sample to count."""
 
@@ -40,24 +43,6 @@ class DatasetInvalid(InputInvalid):
 
 
 @dataclass(frozen=True, slots=True)
-class ClipEntry:
-    """One line of a data set, as given."""
-
-    path: Path
-    label: str
-    group: str
-    """Clips of one recording; never split between training and validation."""
-    start_seconds: float = 0.0
-    end_seconds: float | None = None
-    """None: to the file's end."""
-
-    @property
-    def name(self) -> str:
-        """What the clip is called in messages."""
-        return f"{self.path.parent.name}/{self.path.name}"
-
-
-@dataclass(frozen=True, slots=True)
 class Clip:
     """A clip whose file was read: its samples on the grid."""
 
@@ -68,6 +53,8 @@ class Clip:
     """(T,) index into `pictures` for each slot of the clip in turn, -1 for a gap."""
     key: str
     """Of the file's content and the sampling: equal keys, equal `pictures`."""
+    whole: bool = False
+    """True for a recording that is labelled as a whole: the label holds somewhere in it. False: it holds throughout."""
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -117,7 +104,7 @@ def read_dataset(
         DatasetInvalid: with every problem found, in one go.
     """
     problems: list[Problem] = []
-    entries = [entry for entry in _list_entries(path, problems) if entry.path.name.startswith(prefix)]
+    entries = [entry for entry in list_entries(path, problems) if entry.path.name.startswith(prefix)]
     clips = _sample_entries(entries, recipe, cache=cache, console=console, problems=problems)
     if skip_bad:
         for problem in problems:
@@ -130,60 +117,12 @@ def read_dataset(
     return Dataset(path, (recipe.background, *others), tuple(clips))
 
 
-def _list_entries(path: Path, problems: list[Problem]) -> list[ClipEntry]:
-    if path.is_file():
-        return _read_table(path, problems)
-    if not path.is_dir():
-        raise InputInvalid(path, "no such file or folder")
-    if (path / "clips.csv").is_file():
-        return _read_table(path / "clips.csv", problems)
-    files = sorted(file for file in path.glob("*/*") if file.suffix.lower() in VIDEO_ENDINGS)
-    return [ClipEntry(file, file.parent.name, group=f"{file.parent.name}/{file.stem}") for file in files]
-
-
-def _read_table(path: Path, problems: list[Problem]) -> list[ClipEntry]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file)
-            rows = list(table)
-            columns = set(table.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise InputInvalid(path, f"not a readable CSV file: {exc}") from exc
-    missing = {"path", "label"} - columns
-    if missing:
-        raise InputInvalid(path, f"column {', '.join(sorted(missing))} is missing; it needs path,label")
-    entries = []
-    for line, row in enumerate(rows, start=2):
-        entry = _read_row(path, row, line, problems)
-        if entry is not None:
-            entries.append(entry)
-    return entries
-
-
-def _read_row(table: Path, row: dict[str, str | None], line: int, problems: list[Problem]) -> ClipEntry | None:
-    where = f"{table.name} line {line}"
-    name, label = row.get("path") or "", row.get("label") or ""
-    if not name or not label:
-        problems.append(Problem(where, "path or label is empty"))
-        return None
-    try:
-        start = float(row.get("start_seconds") or 0.0)
-        end = float(row["end_seconds"]) if row.get("end_seconds") else None  # type: ignore[arg-type]
-    except ValueError as exc:
-        problems.append(Problem(where, f"start_seconds and end_seconds must be numbers: {exc}"))
-        return None
-    if start < 0.0 or (end is not None and end <= start):
-        problems.append(Problem(where, f"the clip ends before it starts ({start} to {end})"))
-        return None
-    return ClipEntry(table.parent / name, label, row.get("group") or name, start, end)
-
-
 def _sample_entries(
     entries: Sequence[ClipEntry], recipe: Recipe, *, cache: Path, console: Console, problems: list[Problem]
 ) -> list[Clip]:
     cache.mkdir(parents=True, exist_ok=True)
     clips: list[Clip] = []
-    seen: dict[tuple[str, float], ClipEntry] = {}
+    seen: dict[str, list[ClipEntry]] = defaultdict(list)
     with progress_bar(console) as progress:
         for entry in progress.track(entries, description="Reading clips"):
             try:
@@ -191,17 +130,33 @@ def _sample_entries(
             except MonitorError as exc:
                 problems.append(Problem(entry.name, str(exc).removeprefix(f"{entry.path}: ")))
                 continue
-            twin = seen.setdefault((clip.key, entry.start_seconds), entry)
-            if twin is not entry:
-                problems.append(Problem(entry.name, f"has the same content as {twin.name}"))
+            problem = _twin_problem(entry, seen[clip.key])
+            if problem is not None:
+                problems.append(problem)
                 continue
+            seen[clip.key].append(entry)
             clips.append(clip)
     return clips
 
 
+def _twin_problem(entry: ClipEntry, twins: Sequence[ClipEntry]) -> Problem | None:
+    """Say what is wrong with an entry whose file has the same content as the files of others, if anything is."""
+    for twin in twins:
+        end, twins_end = entry.end_seconds or np.inf, twin.end_seconds or np.inf
+        if entry.start_seconds < twins_end and twin.start_seconds < end:
+            labels = "" if entry.label == twin.label else f", labelled {twin.label!r} there and {entry.label!r} here"
+            return Problem(entry.name, f"has the same content as {twin.name}{labels}")
+        if entry.group != twin.group:
+            return Problem(
+                entry.name, f"is of the same recording as {twin.name}, but of group {entry.group!r}, not {twin.group!r}"
+            )
+    return None
+
+
 def _sample_entry(entry: ClipEntry, recipe: Recipe, cache: Path) -> Clip:
     try:
-        content = hashlib.sha256(entry.path.read_bytes()).hexdigest()
+        with entry.path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as exc:
         raise InputInvalid(entry.path, f"cannot be read: {exc.strerror or exc}") from exc
     key = hashlib.sha256(f"{_CACHE_FORMAT} {content} {_sampling_key(recipe)}".encode()).hexdigest()[:32]
@@ -214,7 +169,8 @@ def _sample_entry(entry: ClipEntry, recipe: Recipe, cache: Path) -> Clip:
     if present < max(1, recipe.window_slots // 2):
         wanted = f"a window has {recipe.window_slots} in {recipe.window_slots / recipe.sample_fps:g} s"
         raise InputInvalid(entry.path, f"too short: {present} samples, and {wanted}")
-    return Clip(entry, pictures, slots, key)
+    longest = LONGEST_CLIP_WINDOWS * recipe.window_slots
+    return Clip(entry, pictures, slots, key, whole=not entry.has_times and len(slots) > longest)
 
 
 def grid_offset_seconds(recipe: Recipe) -> float:
@@ -235,28 +191,46 @@ def _sampling_key(recipe: Recipe) -> str:
 
 
 def _decode(path: Path, recipe: Recipe, stem: Path) -> None:
-    """Sample one file into `stem.npy` (S, K, H, W, 3) and `stem.slots.npy` (S,), each written whole or not at all."""
+    """Sample one file into `stem.npy` (S, K, H, W, 3) and `stem.slots.npy` (S,), each written whole or not at all.
+
+    A recording of an hour holds gigabytes of samples: they go to disk as they come.
+    """
     sampler = Sampler(path.name, sample_fps=recipe.sample_fps, shape=recipe.sample)
     offset_seconds = grid_offset_seconds(recipe)
-    pictures: list[NDArray[np.uint8]] = []
     slots: list[int] = []
-    for frame, seconds in read_video(path):
-        time = seconds + offset_seconds
-        sample = sampler.push(frame, time_seconds=time, received_seconds=time)
-        if sample is not None and seconds >= _FULL_CONTEXT * _context_seconds(recipe):
-            pictures.append(sample.pictures)
-            slots.append(sample.slot)
-    if not pictures:
-        raise InputInvalid(path, "holds no pictures")
-    _save(stem.with_name(f"{stem.name}.npy"), np.stack(pictures))
-    _save(stem.with_name(f"{stem.name}.slots.npy"), np.array(slots, np.int64))
+    shape = recipe.sample
+    axes = (shape.pictures, shape.height_pixels, shape.width_pixels, 3)
+    with _whole_or_not(stem.with_name(f"{stem.name}.npy")) as file:
+        _write_header(file, (0, *axes))
+        for frame, seconds in read_video(path):
+            time = seconds + offset_seconds
+            sample = sampler.push(frame, time_seconds=time, received_seconds=time)
+            if sample is not None and seconds >= _FULL_CONTEXT * _context_seconds(recipe):
+                file.write(sample.pictures.tobytes())
+                slots.append(sample.slot)
+        if not slots:
+            raise InputInvalid(path, "too short: holds no full sample")
+        file.seek(0)
+        _write_header(file, (len(slots), *axes))
+    with _whole_or_not(stem.with_name(f"{stem.name}.slots.npy")) as file:
+        np.save(file, np.array(slots, np.int64))
 
 
-def _save(path: Path, array: NDArray[np.generic]) -> None:
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """Write the head of an .npy file of uint8; numpy leaves room in it for the first axis to grow."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+@contextmanager
+def _whole_or_not(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write into that appears under its name once it is complete, and never otherwise."""
     part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        np.save(file, array)
-    part.replace(path)
+    try:
+        with part.open("w+b") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _slots_of(taken: NDArray[np.int64], entry: ClipEntry, recipe: Recipe) -> NDArray[np.int64]:

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from models import evaluation, recordings, training
 from models.calibration import calibrate, fit_temperature
-from models.dataset import Clip, ClipEntry, Dataset, DatasetInvalid
+from models.dataset import Clip, Dataset, DatasetInvalid
+from models.entries import ClipEntry
 from models.event_model import EventModel
 from models.recipe import RECIPES, Recipe
 from models.scenes.clips import plan_clips, write_clips, write_recordings
