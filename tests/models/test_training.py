@@ -14,13 +14,14 @@ import torch
 from rich.console import Console
 
 from models import evaluation, recordings, training
+from models.augmentation import augment
 from models.calibration import calibrate, fit_temperature
 from models.dataset import Clip, Dataset, DatasetInvalid
 from models.entries import ClipEntry
 from models.event_model import EventModel
 from models.recipe import RECIPES, Recipe
 from models.scenes.clips import plan_clips, write_clips, write_recordings
-from models.training import augment, class_weights, move_average, split_groups
+from models.training import class_weights, move_average, split_groups
 from models.windows import cut_windows, random_window, stride_windows
 from monitor.bundle import CARD, Bundle, SampleShape, load_bundle
 from monitor.scoring.engine import Preference, open_engine
