@@ -348,6 +348,23 @@ EvidenceRequest = BeginClip | EndClip | TakePictures
 
 
 @dataclass(frozen=True, slots=True)
+class ShowCamera:
+    """Somebody looks at a camera: show it as it is now."""
+
+    camera: str
+
+
+@dataclass(frozen=True, slots=True)
+class CameraPicture:
+    """A camera's newest keyframe, made small for a page."""
+
+    camera: str
+    seconds: float
+    """When it was seen."""
+    jpeg: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceReport:
     """What became of one piece of evidence."""
 

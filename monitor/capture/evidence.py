@@ -12,26 +12,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-import av
 import av.error
 import cv2
-from av.video.codeccontext import VideoCodecContext
-from av.video.frame import VideoFrame
 
 from monitor.capture.clip import PART, ClipWriter
-from monitor.capture.pictures import Pixels, StripSlot, jpeg, strip, thumbnail
-from monitor.capture.ring import PacketRing, RingPacket, Segment
-from monitor.capture.sampler import assumed_colorspace
+from monitor.capture.frames import decoded_frames, newest_keyframe, pixels_of
+from monitor.capture.pictures import Pixels, StripSlot, jpeg, shown_jpeg, strip, thumbnail
+from monitor.capture.ring import PacketRing, RingPacket
 from monitor.errors import EvidenceFailed
 from monitor.records import (
     BeginClip,
+    CameraPicture,
     EndClip,
     EvidenceKind,
     EvidenceReport,
     EvidenceRequest,
     EvidenceResult,
+    ShowCamera,
     TakePictures,
 )
 
@@ -81,18 +79,24 @@ class EvidenceKeeper:
     """
 
     def __init__(
-        self, folder: Path, *, rings_of: Callable[[str], Sequence[PacketRing]], tell: Callable[[EvidenceReport], None]
+        self,
+        folder: Path,
+        *,
+        rings_of: Callable[[str], Sequence[PacketRing]],
+        tell: Callable[[EvidenceReport | CameraPicture], None],
     ) -> None:
         self._folder = folder
         self._rings_of = rings_of
         self._tell = tell
         self._waiting: deque[TakePictures] = deque()
+        self._looked_at: dict[str, None] = {}
+        """Cameras that somebody wants to see, in the order in which they were asked for."""
         self._clips: dict[str, _OpenClip] = {}
         self._changed = threading.Condition()
         self._stopping = False
         self._ended = threading.Event()
 
-    def put(self, request: EvidenceRequest) -> None:
+    def put(self, request: EvidenceRequest | ShowCamera) -> None:
         """Take a request; never blocks."""
         with self._changed:
             match request:
@@ -104,6 +108,8 @@ class EvidenceKeeper:
                         clip.until_seconds = min(clip.until_seconds, request.until_seconds)
                 case TakePictures():
                     self._waiting.append(request)
+                case ShowCamera():
+                    self._looked_at[request.camera] = None
             given_up = self._waiting.popleft() if len(self._waiting) > WAITING_PICTURES else None
             self._changed.notify()
         if given_up is not None:
@@ -123,22 +129,29 @@ class EvidenceKeeper:
         """Serve until `stop`; the body of the thread."""
         cv2.setNumThreads(1)
         while not self._stopping:
-            picture = self._next()
+            wanted = self._next()
             for clip in self._open_clips():
                 self._advance(clip)
-            if picture is not None:
-                self._take(picture)
+            if isinstance(wanted, TakePictures):
+                self._take(wanted)
+            elif wanted is not None:
+                self._show(wanted)
         for clip in self._open_clips():
             self._advance(clip)
             self._finish(clip, "the monitor stopped")
         self._ended.set()
 
-    def _next(self) -> TakePictures | None:
-        """Wait until there is something to do; return the pictures to take, if any."""
+    def _next(self) -> TakePictures | str | None:
+        """Wait until there is something to do; return the pictures to take, or a camera to show, if any."""
         with self._changed:
-            if not self._waiting and not self._stopping:
+            if not self._waiting and not self._looked_at and not self._stopping:
                 self._changed.wait(POLL_SECONDS if self._clips else None)
-            return self._waiting.popleft() if self._waiting else None
+            if self._waiting:
+                return self._waiting.popleft()
+            camera = next(iter(self._looked_at), None)
+            if camera is not None:
+                del self._looked_at[camera]
+            return camera
 
     def _open_clips(self) -> list[_OpenClip]:
         with self._changed:
@@ -262,6 +275,17 @@ class EvidenceKeeper:
                 raise
         return _decoded(rings[-1], request, stopped=lambda: self._stopping), SMALL
 
+    def _show(self, camera: str) -> None:
+        """Tell the newest keyframe of the small stream; a page that gets none keeps what it has."""
+        rings = self._rings_of(camera)
+        try:
+            newest = newest_keyframe(rings[-1]) if rings else None
+            if newest is not None:
+                packet, frame = newest
+                self._tell(CameraPicture(camera, packet.seconds, shown_jpeg(pixels_of(frame))))
+        except (ValueError, av.error.FFmpegError, cv2.error):  # a damaged keyframe; the next may be well
+            return
+
     def _write_jpeg(self, name: str, pixels: Pixels) -> int:
         content = jpeg(pixels)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -334,8 +358,8 @@ def _decoded(ring: PacketRing, request: TakePictures, *, stopped: Callable[[], b
     thumbnails: dict[int, Pixels] = {}
     snapshot: Pixels | None = None
     chosen = wanted.get(request.most_attended)
-    for packet, frame in _frames(packets, serials, stopped):
-        pixels = _pixels(frame)
+    for packet, frame in decoded_frames(packets, serials, stopped):
+        pixels = pixels_of(frame)
         thumbnails[packet.serial] = thumbnail(pixels)
         if chosen is not None and packet.serial == chosen.serial:
             snapshot = pixels
@@ -356,53 +380,3 @@ def _nearest(packets: Sequence[RingPacket], seconds: float | None) -> RingPacket
         return None
     nearest = min(packets, key=lambda packet: abs(packet.seconds - seconds))
     return nearest if abs(nearest.seconds - seconds) <= PICTURE_TOLERANCE_SECONDS else None
-
-
-def _frames(
-    packets: Sequence[RingPacket], serials: set[int], stopped: Callable[[], bool]
-) -> list[tuple[RingPacket, VideoFrame]]:
-    """Decode packets in order up to the last that is wanted; return the wanted frames."""
-    wanted = {(id(packet.segment), packet.pts): packet for packet in packets if packet.serial in serials}
-    frames: list[tuple[RingPacket, VideoFrame]] = []
-    decoder: VideoCodecContext | None = None
-    segment: Segment | None = None
-
-    def collect(of: Segment | None, decoded: Sequence[VideoFrame]) -> None:
-        for frame in decoded:
-            packet = wanted.pop((id(of), frame.pts), None) if frame.pts is not None else None
-            if packet is not None:
-                frames.append((packet, frame))
-
-    for packet in packets:
-        if not wanted or stopped():
-            break
-        if packet.segment is not segment:
-            if decoder is not None:
-                collect(segment, _pushed(decoder, None))
-            segment, decoder = packet.segment, _decoder(packet.segment)
-        assert decoder is not None  # noqa: S101 - made with the segment
-        collect(segment, _pushed(decoder, packet))
-    if decoder is not None and wanted:
-        collect(segment, _pushed(decoder, None))
-    return frames
-
-
-def _decoder(segment: Segment) -> VideoCodecContext:
-    decoder = av.CodecContext.create(segment.format.codec, "r")
-    assert isinstance(decoder, VideoCodecContext)  # noqa: S101 - the stream is a video
-    decoder.thread_count = 1
-    if segment.format.extradata:
-        decoder.extradata = segment.format.extradata
-    return decoder
-
-
-def _pushed(decoder: VideoCodecContext, packet: RingPacket | None) -> list[VideoFrame]:
-    try:
-        return decoder.decode(None if packet is None else packet.packet())
-    except av.error.FFmpegError:  # a damaged packet; the next may be well
-        return []
-
-
-def _pixels(frame: VideoFrame) -> Pixels:
-    picture = frame.reformat(format="bgr24", src_colorspace=assumed_colorspace(frame), threads=1)
-    return cast(Pixels, picture.to_ndarray())

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 
 JPEG_QUALITY = 90
+SHOWN_WIDTH, SHOWN_QUALITY = 640, 75
+"""Of a picture on a page, which is asked for again and again."""
 THUMBNAIL_WIDTH = 208
 MOST_COLUMNS = 16
 GAP = 10
@@ -52,10 +54,21 @@ def jpeg(pixels: Pixels) -> bytes:
     return coded.tobytes()
 
 
+def shown_jpeg(pixels: Pixels) -> bytes:
+    """Return pixels as a small JPEG file, no wider than a page needs."""
+    small = _scaled(pixels, SHOWN_WIDTH) if pixels.shape[1] > SHOWN_WIDTH else pixels
+    _, coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, SHOWN_QUALITY])
+    return coded.tobytes()
+
+
 def thumbnail(pixels: Pixels) -> Pixels:
     """Return pixels scaled to the width of a thumbnail, their shape kept."""
-    height = max(1, round(pixels.shape[0] * THUMBNAIL_WIDTH / pixels.shape[1]))
-    scaled: Pixels = cv2.resize(pixels, (THUMBNAIL_WIDTH, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    return _scaled(pixels, THUMBNAIL_WIDTH)
+
+
+def _scaled(pixels: Pixels, width: int) -> Pixels:
+    height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
+    scaled: Pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     return scaled
 
 

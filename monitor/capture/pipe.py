@@ -16,7 +16,16 @@ from typing import Generic, TypeVar
 
 from monitor.capture.camera import CapturePlan
 from monitor.config import CameraConfig
-from monitor.records import CameraStatus, CaptureCounts, ClipStreamStatus, EvidenceReport, EvidenceRequest, Sample
+from monitor.records import (
+    CameraPicture,
+    CameraStatus,
+    CaptureCounts,
+    ClipStreamStatus,
+    EvidenceReport,
+    EvidenceRequest,
+    Sample,
+    ShowCamera,
+)
 
 SEND_SECONDS = 1.0
 _COUNT = struct.Struct("=I")
@@ -56,8 +65,8 @@ class Heartbeat:
     """Processor time of the process since its start."""
 
 
-Command = CapturePlan | AddCamera | RemoveCamera | EvidenceRequest | Stop
-Report = Sample | CameraStatus | ClipStreamStatus | CaptureCounts | EvidenceReport | Heartbeat
+Command = CapturePlan | AddCamera | RemoveCamera | EvidenceRequest | ShowCamera | Stop
+Report = Sample | CameraStatus | ClipStreamStatus | CaptureCounts | EvidenceReport | CameraPicture | Heartbeat
 
 Received = TypeVar("Received")
 Sent = TypeVar("Sent")

@@ -26,6 +26,7 @@ from monitor.config import CameraConfig
 from monitor.errors import SourceFailed
 from monitor.records import (
     BeginClip,
+    CameraPicture,
     CameraState,
     CameraStatus,
     CaptureCounts,
@@ -34,6 +35,7 @@ from monitor.records import (
     EndClip,
     EvidenceReport,
     Sample,
+    ShowCamera,
     TakePictures,
 )
 
@@ -64,7 +66,7 @@ class Outgoing:
         self._counts: dict[str, CaptureCounts] = {}
         self._changed = threading.Condition()
 
-    def put(self, report: Told | ClipStreamStatus | EvidenceReport | Heartbeat) -> None:
+    def put(self, report: Told | ClipStreamStatus | EvidenceReport | CameraPicture | Heartbeat) -> None:
         """Leave a report to be sent; never blocks."""
         with self._changed:
             if isinstance(report, Sample):
@@ -198,7 +200,7 @@ class Worker:
                 self._add(command.camera)
             elif isinstance(command, RemoveCamera):
                 self._remove(command.camera)
-            elif isinstance(command, BeginClip | EndClip | TakePictures):
+            elif isinstance(command, BeginClip | EndClip | TakePictures | ShowCamera):
                 if self._evidence is not None:
                     self._evidence.put(command)
             else:

@@ -28,6 +28,7 @@ from monitor.config import CameraConfig, CaptureConfig
 from monitor.deadline import Deadline
 from monitor.errors import StopTimedOut
 from monitor.records import (
+    CameraPicture,
     CameraState,
     CameraStatus,
     CaptureCounts,
@@ -37,6 +38,7 @@ from monitor.records import (
     EvidenceRequest,
     FailureReason,
     Sample,
+    ShowCamera,
 )
 
 CAMERAS_PER_WORKER = 8
@@ -70,6 +72,7 @@ class CaptureSupervisor:
         on_clip_stream: Callable[[ClipStreamStatus], None] = lambda _status: None,
         on_evidence: Callable[[EvidenceReport], None] = lambda _report: None,
         on_vitals: Callable[[WorkerVitals], None] = lambda _vitals: None,
+        on_picture: Callable[[CameraPicture], None] = lambda _picture: None,
         evidence: EvidencePlan | None = None,
     ) -> None:
         self._plan = CapturePlan(settings, sample_fps, shape, evidence)
@@ -81,6 +84,7 @@ class CaptureSupervisor:
         self._on_counts = on_counts
         self._on_worker = on_worker
         self._on_vitals = on_vitals
+        self._on_picture = on_picture
         self._workers: list[Place] = []
         self._lock = threading.RLock()
         self._wake = threading.Event()
@@ -129,6 +133,13 @@ class CaptureSupervisor:
         if life is None:
             for kind in kinds_of(request):
                 self._call(self._on_evidence, lost_piece(request.camera, request.alert_id, kind, "no capture process"))
+
+    def show(self, camera: str) -> None:
+        """Have a picture of a camera made, where evidence is kept; `on_picture` is told of it, unless it fails."""
+        with self._lock:
+            life = next((worker.evidence_life() for worker in self._workers if camera in worker.cameras), None)
+            if life is not None:
+                life.send(ShowCamera(camera))
 
     def stop(self, deadline: Deadline) -> None:
         """Ask the workers to leave, kill those that do not, and wait for all of it, within the deadline.
@@ -321,6 +332,9 @@ class CaptureSupervisor:
             self._call(self._on_evidence, report)
             return
         if report.camera not in worker.cameras:
+            return
+        if isinstance(report, CameraPicture):
+            self._call(self._on_picture, report)
             return
         if isinstance(report, CameraStatus):
             life.states[report.camera] = report

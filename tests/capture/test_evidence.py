@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -16,7 +17,16 @@ import pytest
 
 from monitor.capture.evidence import WAITING_PICTURES, EvidenceKeeper
 from monitor.capture.ring import PacketRing, StreamFormat
-from monitor.records import BeginClip, EndClip, EvidenceKind, EvidenceReport, EvidenceResult, TakePictures
+from monitor.records import (
+    BeginClip,
+    CameraPicture,
+    EndClip,
+    EvidenceKind,
+    EvidenceReport,
+    EvidenceResult,
+    ShowCamera,
+    TakePictures,
+)
 from tests.capture.test_clip import FPS, drawn_video, fill, frames_of
 from tests.test_decisions import full_disk
 
@@ -27,7 +37,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ring = PacketRing(seconds=60, most_bytes=10_000_000)
-        self.told: list[EvidenceReport] = []
+        self.told: list[EvidenceReport | CameraPicture] = []
         self.keeper = EvidenceKeeper(
             folder, rings_of=lambda camera: [self.ring] if camera == "yard" else [], tell=self.told.append
         )
@@ -37,7 +47,7 @@ class Desk:
     def fill(self, path: Path) -> None:
         fill(self.ring, path, begin_seconds=self.begin)
 
-    def wait(self, reports: int, seconds: float = 5.0) -> list[EvidenceReport]:
+    def wait(self, reports: int, seconds: float = 5.0) -> list[Any]:
         end = time.monotonic() + seconds
         while len(self.told) < reports:
             assert time.monotonic() < end, self.told
@@ -203,3 +213,35 @@ def test_a_full_disk_fails_each_piece_and_nothing_else(desk: Desk, video: Path) 
     alert = desk.clip(begin=0.0, end=2.0)
     assert desk.wait(4)[3].result is EvidenceResult.KEPT
     assert len(frames_of(desk.folder / f"{alert}.mp4")) == 51
+
+
+def test_who_looks_is_shown_the_newest_keyframe_once_however_often_he_asks(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "media")
+    fill(desk.ring, drawn_video(tmp_path / "wide.mp4", codec="h264", size=(1280, 720), keyint=25), begin_seconds=100.0)
+    for camera in ("yard", "yard", "unknown", "yard"):
+        desk.keeper.put(ShowCamera(camera))
+    desk.thread.start()
+    (shown,) = desk.wait(1)
+    desk.keeper.stop()
+    desk.thread.join(3)
+    assert isinstance(shown, CameraPicture)
+    assert desk.told == [shown]
+    newest = desk.ring.since(float("inf"))[0]
+    assert (shown.camera, shown.seconds, newest.is_keyframe) == ("yard", newest.seconds, True)
+    pixels = cv2.imdecode(np.frombuffer(shown.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert pixels.shape == (360, 640)
+    number = round((newest.seconds - 100.0) * FPS)
+    assert number >= 25
+    before = frames_of(tmp_path / "wide.mp4")[number][1]
+    assert np.abs(cv2.resize(before, (640, 360)).astype(int) - pixels).mean() < 6
+
+
+def test_what_cannot_be_decoded_is_not_shown(desk: Desk) -> None:
+    writer = desk.ring.begin(StreamFormat("h264", b"", Fraction(1, 90_000)))
+    rubbish = av.Packet(b"rubbish")
+    rubbish.is_keyframe = True
+    writer.append(rubbish, seconds=1.0, received_seconds=1.0, camera_seconds=None)
+    desk.keeper.put(ShowCamera("yard"))
+    time.sleep(0.3)
+    assert desk.told == []
+    assert desk.thread.is_alive()

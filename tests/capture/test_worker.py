@@ -22,6 +22,7 @@ from monitor.deadline import Deadline
 from monitor.errors import StopTimedOut
 from monitor.records import (
     BeginClip,
+    CameraPicture,
     CameraState,
     CameraStatus,
     CaptureCounts,
@@ -52,6 +53,7 @@ class Ears:
         self.counts: list[CaptureCounts] = []
         self.workers: list[WorkerReport] = []
         self.vitals: list[WorkerVitals] = []
+        self.pictures: list[CameraPicture] = []
         self.block = threading.Event()
         self.block.set()
         self.supervisor = CaptureSupervisor(
@@ -64,6 +66,7 @@ class Ears:
             on_worker=self.workers.append,
             on_evidence=self.evidence.append,
             on_vitals=self.vitals.append,
+            on_picture=self.pictures.append,
             evidence=evidence,
         )
         self.supervisor.start()
@@ -294,4 +297,20 @@ def test_evidence_of_a_worker_that_dies_is_told_as_lost_and_its_part_stays(tmp_p
     finally:
         ears.supervisor.stop(Deadline(3))
     assert len(ears.evidence) == 2
+    assert ears.supervisor.first_error is None
+
+
+def test_a_camera_is_shown_when_somebody_asks_and_only_then(tmp_path: Path) -> None:
+    ears = Ears(evidence=EvidencePlan(tmp_path / "media", ring_seconds=10.0, ring_bytes=1_000_000))
+    try:
+        ears.supervisor.show("yard")  # nobody holds it
+        ears.supervisor.add(video(tmp_path))
+        ears.wait(lambda: any(counts.ring_bytes for counts in ears.counts))
+        assert ears.pictures == []
+        ears.supervisor.show("yard")
+        ears.wait(lambda: ears.pictures)
+        assert (ears.pictures[0].camera, ears.pictures[0].jpeg[:2]) == ("yard", b"\xff\xd8")
+        assert abs(ears.pictures[0].seconds - time.time()) < 10
+    finally:
+        ears.supervisor.stop(Deadline(3))
     assert ears.supervisor.first_error is None
