@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from monitor.bundle import SampleShape
+from monitor.capture.burst import seconds_of, settled
 from monitor.capture.evidence import EvidencePlan
 from monitor.capture.ring import PacketRing, RingWriter
 from monitor.capture.sampler import Sampler, StreamClock
@@ -176,7 +177,8 @@ class CameraLoop:
                 self._kept = self._ring.begin(source.format)
             self._enter(_Phase.READING)
             self._last_frame = time.monotonic()
-            for packet, received in source.packets(self._stop):
+            packets = source.packets(self._stop)
+            for packet, received in settled(packets, self._clock) if self.camera.is_network else packets:
                 self._progress = time.monotonic()
                 self._take(source, packet, received)
                 if self._tally.due():
@@ -200,10 +202,9 @@ class CameraLoop:
             raise SourceFailed(self.camera.id, FailureReason.DECODE_ERROR, detail)
 
     def _keep(self, kept: RingWriter, packet: Packet[VideoStream], received: float) -> None:
-        pts_seconds = None if packet.pts is None else float(packet.pts * packet.time_base)
         kept.append(
             packet,
-            seconds=self._clock.expected(pts_seconds, received),
+            seconds=self._clock.expected(seconds_of(packet), received),
             received_seconds=received,
             camera_seconds=camera_seconds(packet),
         )
@@ -214,6 +215,8 @@ class CameraLoop:
             self._online_since = self._progress
             self._proven, self._refusals = True, 0
             self._say(CameraState.ONLINE)
+        if one.pts_seconds is None and self._clock.knows_delay:
+            return  # as the first frame after a connection: when it was seen is not known
         seconds = self._clock.time_of(one.pts_seconds, one.received_seconds)
         if self._kept is not None:
             self._kept.date(one.frame.pts, seconds)

@@ -16,6 +16,7 @@ from random import Random
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from monitor.capture.burst import seconds_of, settled
 from monitor.capture.camera import COUNTS_SECONDS, OVERDUE_SECONDS, SETTLED_SECONDS, CapturePlan, retry_wait
 from monitor.capture.ring import PacketRing, RingWriter
 from monitor.capture.sampler import STEP_BACK_SECONDS, StreamClock
@@ -163,9 +164,11 @@ class ClipLoop:
             writer = self._ring.begin(source.format)
             self._connection.enter(self._settings.stall_timeout_seconds if self.camera.is_network else math.inf)
             try:
-                keeper = _Keeper(writer)
+                clock = StreamClock()
+                keeper = _Keeper(writer, clock)
                 began = told = time.monotonic()
-                for packet, received in source.packets(self._stop):
+                packets = source.packets(self._stop)
+                for packet, received in settled(packets, clock) if self.camera.is_network else packets:
                     self._connection.progress = now = time.monotonic()
                     keeper.keep(packet, received)
                     if not self._connection.connected:
@@ -205,9 +208,9 @@ class _Keeper:
     only those that are shown later than all before them move the clock.
     """
 
-    def __init__(self, writer: RingWriter) -> None:
+    def __init__(self, writer: RingWriter, clock: StreamClock) -> None:
         self._writer = writer
-        self._clock = StreamClock()
+        self._clock = clock
         self._latest = -math.inf
         self._bytes = 0
 
@@ -215,10 +218,9 @@ class _Keeper:
         if not packet.size:
             return
         self._bytes += packet.size
-        pts = None if packet.pts is None else float(packet.pts * packet.time_base)
         self._writer.append(
             packet,
-            seconds=self._seconds(pts, received),
+            seconds=self._seconds(seconds_of(packet), received),
             received_seconds=received,
             camera_seconds=camera_seconds(packet),
         )

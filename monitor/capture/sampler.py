@@ -57,8 +57,8 @@ class StreamClock:
     A frame's delay on its way is `received - pts`, up to a constant. The least of the last seconds is
     taken for the constant: bursts only add delay, so they do not move it, while a drifting or wrongly
     declared camera clock does, at its own pace. It starts anew when the timestamps step back, or when
-    the mapped time strays from the arrival by more than JUMP_SECONDS. A forward jump needs no rule:
-    it makes the least delay at once.
+    the mapped time strays from the arrival by more than JUMP_SECONDS and no later packet has confirmed
+    it (`learn`). A forward jump needs no rule: it makes the least delay at once.
     """
 
     def __init__(self) -> None:
@@ -90,10 +90,36 @@ class StreamClock:
 
         Packets come in decoding order, frames in the order of their times: only frames move the clock.
         """
-        if pts_seconds is None or not self._delays:
+        if pts_seconds is None or not self._delays or self._jumped(pts_seconds, received_seconds):
             return received_seconds
-        mapped = pts_seconds + self._delays[0][1]
-        return received_seconds if received_seconds - mapped > JUMP_SECONDS else min(mapped, received_seconds)
+        return min(pts_seconds + self._delays[0][1], received_seconds)
+
+    @property
+    def knows_delay(self) -> bool:
+        """Whether the stream has told timestamps since the last break."""
+        return bool(self._delays)
+
+    def strays(self, pts_seconds: float | None, received_seconds: float) -> bool:
+        """Whether a packet comes so late that it was held up on its way, or that the stream's timestamps stood still.
+
+        Only the packets behind it tell which: see `learn`.
+        """
+        if pts_seconds is None or not self._delays:
+            return False
+        return received_seconds - pts_seconds - self._delays[0][1] > JUMP_SECONDS
+
+    def learn(self, delay_seconds: float, *, received_seconds: float) -> None:
+        """Take the least delay of packets whose frames are dated only after this.
+
+        Where it is near the least delay so far, the packets were held up on their way and the old one holds.
+
+        Args:
+            delay_seconds: least `received - pts` of the packets.
+            received_seconds: when the last of them had arrived.
+        """
+        if self._delays and delay_seconds - self._delays[0][1] <= JUMP_SECONDS:
+            delay_seconds = min(delay_seconds, self._delays[0][1])
+        self._delays = deque([(received_seconds, delay_seconds)])
 
     def restart(self) -> None:
         """Forget the stream's timestamps, as after a new connection; time still never runs back."""
@@ -109,12 +135,14 @@ class StreamClock:
             self._delays.clear()
         self._last_pts = pts
         self._note(received, received - pts)
-        mapped = pts + self._delays[0][1]
-        if received - mapped > JUMP_SECONDS:
+        if self._jumped(pts, received):
             self._delays.clear()
             self._note(received, received - pts)
-            return received
-        return mapped
+        return pts + self._delays[0][1]
+
+    def _jumped(self, pts: float, received: float) -> bool:
+        """Whether a frame is too late for the least delay, unless a packet that came after it has confirmed that."""
+        return self.strays(pts, received) and self._delays[0][0] < received
 
     def _note(self, received: float, delay: float) -> None:
         while self._delays and self._delays[-1][1] >= delay:

@@ -158,8 +158,12 @@ class Source:
                     pace.wait_for(packet)
                 if stop.is_set():
                     return
-                last = time.monotonic()
+                silent = time.monotonic() - last
+                if pace is None and silent > self._timeout_seconds:
+                    # FFmpeg met its time-out, and gave the picture that its parser held back instead of saying so.
+                    raise failed(self._camera, FailureReason.STALLED, f"no picture came for {silent:.1f} s")
                 yield packet, time.time()
+                last = time.monotonic()
         except av.error.FFmpegError as exc:
             silent = time.monotonic() - last
             raise read_failure(

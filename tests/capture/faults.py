@@ -89,6 +89,10 @@ class Fault:
     """Whether it needs the server that asks for one."""
     blinds: bool = False
     """Whether pictures of the time of the fault cannot be read."""
+    shifts: bool = False
+    """Whether the camera's clock is wrong until its next sender report."""
+    seconds: float = 8.0
+    """From its begin to its end."""
 
 
 def _cut(change: Callable[[FaultyProxy], object]) -> Callable[[Place], None]:
@@ -118,6 +122,7 @@ FAULTS = (
     ),
     Fault("half-open connection", lambda p: p.proxy.half_open(), loses=frozenset({R.STALLED})),
     Fault("cable pulled", lambda p: p.proxy.pause(), lambda p: p.proxy.resume(), frozenset({R.STALLED})),
+    Fault("cable pulled for 3 s", lambda p: p.proxy.pause(), lambda p: p.proxy.resume(), seconds=3.0),
     Fault(
         "5% packet loss over UDP",
         lambda p: p.server.set_loss(p.name, 0.05),
@@ -125,10 +130,10 @@ FAULTS = (
         transport="udp",
         blinds=True,
     ),
-    Fault("jump forward an hour", lambda p: p.server.jump(p.name, 3600.0)),
-    Fault("jump forward 1 s", lambda p: p.server.jump(p.name, 1.0)),
-    Fault("jump back 3 s", lambda p: p.server.jump(p.name, -3.0)),
-    Fault("jump back 0.5 s", lambda p: p.server.jump(p.name, -0.5)),
+    Fault("jump forward an hour", lambda p: p.server.jump(p.name, 3600.0), shifts=True),
+    Fault("jump forward 1 s", lambda p: p.server.jump(p.name, 1.0), shifts=True),
+    Fault("jump back 3 s", lambda p: p.server.jump(p.name, -3.0), shifts=True),
+    Fault("jump back 0.5 s", lambda p: p.server.jump(p.name, -0.5), shifts=True),
     Fault("slower", lambda p: p.server.set_fps(p.name, 5.0), lambda p: p.server.set_fps(p.name, FPS), blinds=True),
     Fault("faster", lambda p: p.server.set_fps(p.name, 30.0), lambda p: p.server.set_fps(p.name, FPS), blinds=True),
     Fault(

@@ -1,0 +1,114 @@
+"""Packets as they come in; the same packets out, those that waited on their way only when their delay is known.
+
+A server sends the pictures since its last keyframe at once to whoever connects, FFmpeg reads ahead while it opens a
+stream, and a network that stood still lets everything go together. The first packet of such a burst is its oldest, and
+nothing about it says so: only the pace of those behind it does. Dated at once, it would count as seen when it arrived.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from monitor.capture.sampler import JUMP_SECONDS, StreamClock
+from monitor.errors import SourceFailed
+from monitor.records import FailureReason
+
+PACE_SECONDS = 0.2
+"""A burst is over when the packets of so long a time have come at the stream's own pace."""
+BURST_PACE = 2.0
+"""Packets that come so many times faster than their timestamps say are a burst; timestamps may be wrong by less."""
+MOST_SECONDS = 1.0
+MOST_BYTES = 32 * 2**20
+"""However long a burst, so much is held at most; less than the shortest time after which a stream counts as stalled."""
+
+Arrived: TypeAlias = "tuple[Packet[VideoStream], float]"
+
+
+def seconds_of(packet: Packet[VideoStream]) -> float | None:
+    """Return a packet's own timestamp in seconds; None where it has none."""
+    return None if packet.pts is None else float(packet.pts * packet.time_base)
+
+
+def settled(packets: Iterable[Arrived], clock: StreamClock) -> Iterator[Arrived]:
+    """Yield packets in their order; hold the first ones of a connection, and those that come late, while they burst.
+
+    What the burst tells of the least delay, `clock` has learnt when its first packet is yielded.
+
+    Args:
+        packets: each with the host time of its arrival.
+        clock: dates the frames of these packets.
+
+    Raises:
+        SourceFailed: as `packets` does; what was held is lost then, unless the stream came to its end.
+    """
+    burst: _Burst | None = _Burst()
+    try:
+        for packet, received in packets:
+            seconds = seconds_of(packet)
+            if burst is not None and burst.breaks_off_before(seconds):
+                yield from burst.end(clock)
+                burst = _Burst()
+            if burst is None and clock.strays(seconds, received):
+                burst = _Burst()
+            if burst is None:
+                yield packet, received
+                continue
+            burst.add(packet, received, seconds)
+            if burst.over:
+                yield from burst.end(clock)
+                burst = None
+    except SourceFailed as exc:
+        if burst is not None and exc.reason is FailureReason.ENDED:
+            yield from burst.end(clock)
+        raise
+
+
+class _Burst:
+    """Packets that may have waited on their way."""
+
+    def __init__(self) -> None:
+        self._held: list[Arrived] = []
+        self._bytes = 0
+        self._least: float | None = None
+        self._newest: tuple[float, float] | None = None
+        """(received, timestamp)"""
+        self._past: deque[tuple[float, float]] = deque()
+        """(received, timestamp) of the last PACE_SECONDS, and one before them."""
+
+    def breaks_off_before(self, seconds: float | None) -> bool:
+        """Whether the timestamps jump here: what comes next tells nothing of the delay before."""
+        return seconds is not None and self._newest is not None and abs(seconds - self._newest[1]) > JUMP_SECONDS
+
+    def add(self, packet: Packet[VideoStream], received: float, seconds: float | None) -> None:
+        self._held.append((packet, received))
+        self._bytes += packet.size
+        if seconds is None:
+            return
+        delay = received - seconds
+        self._least = delay if self._least is None else min(self._least, delay)
+        self._newest = (received, seconds)
+        self._past.append(self._newest)
+        while len(self._past) > 1 and received - self._past[1][0] >= PACE_SECONDS:
+            self._past.popleft()
+
+    @property
+    def over(self) -> bool:
+        """Whether the packets come at their own pace by now, or can be held no longer."""
+        held_seconds = self._held[-1][1] - self._held[0][1]
+        if not 0.0 <= held_seconds < MOST_SECONDS or self._bytes >= MOST_BYTES:
+            return True
+        if self._newest is None:
+            return held_seconds >= PACE_SECONDS
+        waited = self._newest[0] - self._past[0][0]
+        return waited >= PACE_SECONDS and self._newest[1] - self._past[0][1] < BURST_PACE * waited
+
+    def end(self, clock: StreamClock) -> Iterator[Arrived]:
+        """Tell the clock, and let the packets go."""
+        if self._least is not None and self._newest is not None:
+            clock.learn(self._least, received_seconds=self._newest[0])
+        yield from self._held

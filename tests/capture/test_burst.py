@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor.capture.burst import MOST_BYTES, MOST_SECONDS, Arrived, seconds_of, settled
+from monitor.capture.sampler import StreamClock
+from monitor.errors import SourceFailed
+from monitor.records import FailureReason
+
+NOW = 1.7e9
+"""When the first picture was seen, host time."""
+BASE = Fraction(1, 90_000)
+
+
+def packet(pts_seconds: float | None, size: int = 100) -> av.Packet:
+    made = av.Packet(bytes(size))
+    made.time_base = BASE
+    made.pts = made.dts = None if pts_seconds is None else round(pts_seconds / BASE)
+    return made
+
+
+def stream(fps: float, *, seconds: float, held: list[tuple[float, float]], begin: float = 0.0) -> list[Arrived]:
+    """Pictures that arrive when they are seen, save those of `held` (from, until), which all arrive at its end."""
+    arrived = []
+    for number in range(int(seconds * fps)):
+        seen = number / fps
+        late = max([seen, *(until for since, until in held if since <= seen < until)])
+        arrived.append((packet(begin + seen), NOW + late))
+    return arrived
+
+
+def dated(arrived: list[Arrived], clock: StreamClock | None = None) -> list[tuple[float, float]]:
+    """Return what each picture's time should be and is."""
+    clock = clock or StreamClock()
+    told = []
+    for one, received in settled(arrived, clock):
+        seconds = seconds_of(one)
+        assert seconds is not None
+        told.append((NOW + seconds, clock.time_of(seconds, received)))
+    return told
+
+
+@given(st.floats(4, 60), st.floats(0.0, 10.0))
+@settings(max_examples=40, deadline=None)
+def test_a_burst_at_the_beginning_is_dated_by_the_pace_behind_it(fps: float, held_seconds: float) -> None:
+    """What a server with a cache of the last group of pictures sends, or FFmpeg's own look ahead."""
+    told = dated(stream(fps, seconds=held_seconds + 3.0, held=[(0.0, held_seconds)]))
+    assert len(told) > 3 * fps - 2
+    assert all(time == pytest.approx(seen, abs=1e-3) for seen, time in told)
+
+
+@given(st.floats(4, 60), st.floats(0.1, 8.0))
+@settings(max_examples=40, deadline=None)
+def test_what_a_network_held_back_keeps_its_times(fps: float, held_seconds: float) -> None:
+    arrived = stream(fps, seconds=16.0, held=[(5.0, 5.0 + held_seconds)])
+    told = dated(arrived)
+    assert all(time == pytest.approx(seen, abs=1e-3) for seen, time in told)
+    assert len(told) == len(arrived)
+
+
+def test_a_stream_at_its_own_pace_is_held_for_a_moment_only() -> None:
+    arrived = stream(15.0, seconds=2.0, held=[])
+    read = 0
+
+    def count() -> Iterator[Arrived]:
+        nonlocal read
+        for read, one in enumerate(arrived, 1):  # noqa: B007 - read is what the test looks at
+            yield one
+
+    waits = []
+    for yielded, _ in enumerate(settled(count(), StreamClock()), 1):
+        waits.append(read - yielded)
+    assert waits[0] <= 3
+    assert waits[4:] == [0] * len(waits[4:])
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, -3.0, 3.0, 3600.0])
+def test_a_jump_in_mid_burst_spoils_no_time_after_it(seconds: float) -> None:
+    arrived = stream(25.0, seconds=3.0, held=[(0.0, 1.0)])
+    for one, _ in arrived[12:]:
+        one.pts += round(seconds / BASE)
+    clock = StreamClock()
+    times = []
+    for one, received in settled(arrived, clock):
+        times.append(clock.time_of(seconds_of(one), received))
+    assert times[25:] == pytest.approx([NOW + number / 25 for number in range(25, 75)], abs=1e-3)
+    assert all(NOW <= time <= NOW + 1.0 for time in times[:25])  # before it, nothing tells more
+
+
+def test_timestamps_that_stood_still_are_no_burst() -> None:
+    """The camera itself paused: the pictures after it are as new as they come."""
+    arrived = stream(25.0, seconds=6.0, held=[])
+    late = [(one, received + (4.0 if number >= 75 else 0.0)) for number, (one, received) in enumerate(arrived)]
+    clock = StreamClock()
+    times = [clock.time_of(seconds_of(one), received) for one, received in settled(late, clock)]
+    assert times == pytest.approx([received for _, received in late], abs=1e-3)
+
+
+def test_a_stream_without_timestamps_passes() -> None:
+    arrived = [(packet(None), NOW + number / 25) for number in range(50)]
+    assert list(settled(arrived, StreamClock())) == arrived
+
+
+def test_a_burst_without_end_is_let_go_by_time_and_by_bytes() -> None:
+    quick = [(packet(number / 25), NOW + number / 1000) for number in range(3000)]
+    clock = StreamClock()
+    first = next(iter(settled(iter(quick), clock)))
+    assert first == quick[0]
+    assert clock.knows_delay
+    large = [(packet(number / 25, size=MOST_BYTES // 4), NOW) for number in range(8)]
+    read = iter(large)
+    next(settled(read, StreamClock()))
+    assert len(list(read)) == 4
+    assert MOST_SECONDS == 1.0
+
+
+@pytest.mark.parametrize(("reason", "kept"), [(FailureReason.ENDED, 5), (FailureReason.STALLED, 0)])
+def test_what_is_held_when_a_stream_fails(reason: FailureReason, kept: int) -> None:
+    """A short file from a server is shown; a picture that waited for a stall is not dated by a guess."""
+
+    def failing() -> Iterator[Arrived]:
+        yield from stream(25.0, seconds=0.2, held=[(0.0, 1.0)])
+        raise SourceFailed("yard", reason, "over")
+
+    told = []
+    with pytest.raises(SourceFailed):
+        for arrived in settled(failing(), StreamClock()):
+            told.append(arrived)
+    assert len(told) == kept
