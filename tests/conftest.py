@@ -103,9 +103,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture(scope="session")
-def kafka_broker() -> Iterator[KafkaBroker]:
-    """Run one broker with all its listeners; a test that kills it starts it again before it ends."""
+def kafka_available() -> None:
+    """Ask once whether a Kafka broker can run here."""
     require(kafka.missing())
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(kafka_available: None) -> Iterator[KafkaBroker]:
+    """Run one broker with all its listeners; a test that kills it starts it again before it ends."""
     with KafkaBroker(secure=True) as broker:
         yield broker
 

@@ -17,12 +17,10 @@ import numpy as np
 
 from monitor.config import EventsConfig, HealthConfig, KafkaConfig, OutboxConfig
 from monitor.deadline import Deadline
-from monitor.decisions import Commitment, Decider
+from monitor.decisions import Commitment, Decider, Watch
 from monitor.delivery.kafka import Publisher
 from monitor.delivery.outbox import Outbox
 from monitor.events.alerts import AlertContext, recovered
-from monitor.events.health import HealthTracker
-from monitor.events.tracker import Tracker
 from monitor.records import Score, Threshold, Window
 
 CAMERAS = ("yard", "gate", "hall")
@@ -76,10 +74,9 @@ def run(script: Script) -> None:
             on_commitment=committed,
             on_failure=fail,
             lost_after_seconds=60.0,
-            blind_after_seconds=60.0,
         )
         for camera in CAMERAS:
-            decider.watch(camera, make_tracker(camera), HealthTracker(camera, HealthConfig()), context(camera, script))
+            decider.watch(make_watch(camera, script))
         decider.say([recovered(last, published_seconds=time.time()) for last in outbox.unfinished()])
         decider.start()
         publisher.start()
@@ -106,9 +103,10 @@ def fail(error: BaseException) -> None:
     os._exit(3)
 
 
-def make_tracker(camera: str) -> Tracker:
+def make_watch(camera: str, script: Script) -> Watch:
     """Watch for one label."""
-    return Tracker(camera, labels=LABELS, thresholds={"fight": Threshold(0.6, 0.4)}, rules=RULES)
+    thresholds = {"fight": Threshold(0.6, 0.4)}
+    return Watch(camera, LABELS, thresholds, context(camera, script), RULES, HealthConfig(), blind_after_seconds=60.0)
 
 
 def score(camera: str, number: int, seed: int) -> Score:

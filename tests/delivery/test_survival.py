@@ -87,7 +87,7 @@ def assert_all_arrived(broker: KafkaBroker, topic: str, alerts: list[Alert]) -> 
 
 
 @pytest.fixture
-def outbox(tmp_path: Path) -> Any:
+def outbox(tmp_path: Path, kafka_available: None) -> Any:
     opened = Outbox.open(OutboxConfig(path=tmp_path / "outbox.sqlite"), deliver=True)
     yield opened
     opened.close()
