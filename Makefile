@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
+SHORT := not soak and not gpu
 
 .PHONY: help setup setup-train setup-services demo models test test-gpu soak bench check format clean
 
@@ -37,7 +38,9 @@ models: $(VENV)/.train ## Train the bundle `demo` anew; with FIGHT_CLIPS=dir the
 		else echo "FIGHT_CLIPS=dir names the clips of the bundle 'fight'; it was left as it is."; fi
 
 test: $(VENV)/.train setup-services ## All tests, with the real servers
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup -m "$(SHORT) and not alone" --cov --cov-report=; together=$$?; \
+		$(BIN)/python -m pytest -m "$(SHORT) and alone" --cov --cov-append --cov-report=term:skip-covered; alone=$$?; \
+		exit $$((together ? together : alone))
 
 test-gpu: $(VENV)/.train ## The tests that need an NVIDIA GPU
 	@$(BIN)/python -m pytest -m gpu; code=$$?; if [ $$code -eq 5 ]; then echo "no GPU tests yet"; exit 0; fi; exit $$code

@@ -22,6 +22,8 @@ from tests.capture.faults import FAULTS, FPS, LOOP_SECONDS, SHAPE, Clips, Fault,
 from tests.services.proxy import FaultyProxy
 from tests.services.rtsp import RtspServer
 
+pytestmark = pytest.mark.alone
+
 SAMPLE_FPS = 4.0
 WARM_SECONDS = 6.0
 RETURN_SECONDS = 10.0

@@ -24,6 +24,8 @@ from monitor.deadline import Deadline
 from monitor.records import BeginClip, CameraState, EvidenceResult
 from tests.capture.test_worker import SETTINGS, Ears, capture_processes, video
 
+pytestmark = pytest.mark.alone
+
 REPLACED_SECONDS = 5.0
 
 

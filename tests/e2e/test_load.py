@@ -12,6 +12,8 @@ from tests.services.rtsp import Mount, RtspServer
 from .conftest import FPS
 from .test_faults import bundle_fps
 
+pytestmark = pytest.mark.alone
+
 CAMERAS = 8
 WARM_SECONDS, WATCHED_SECONDS = 15.0, 60.0
 GROWTH_BYTES = 24 * 2**20

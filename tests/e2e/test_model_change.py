@@ -96,6 +96,7 @@ def set_cameras(config: Path, cameras: list[dict], **sections) -> None:
     config.write_text(tomli_w.dumps(values), encoding="utf-8")
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(170)
 def test_models_and_cameras_change_while_eight_are_watched(tmp_path, server, record_property):
     place = copy_of_demo(tmp_path / "model")
