@@ -7,6 +7,7 @@ Paths in the file are relative to the file's folder, those in the environment to
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -38,7 +39,9 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Point = tuple[Share, Share]
 
 KAFKA_FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "sasl_password_file")
-PATH_KEYS = {"evidence": ("folder",), "outbox": ("path",), "kafka": KAFKA_FILES}
+PATH_KEYS = {"evidence": ("folder",), "outbox": ("path",), "kafka": KAFKA_FILES, "http": ("token_file",)}
+TOKEN = re.compile(r"[!-~]{16,1024}")
+"""What an HTTP header can carry, and long enough that nobody guesses it."""
 SECRET_PARAMETER = re.compile(r"pass|pwd|token|auth|key|secret", re.IGNORECASE)
 SECRET_PAIR = re.compile(
     r"(?P<key>[^/&?=]*(?:pass|pwd|token|auth|key|secret)[^/&?=]*)=(?P<value>[^/&?]+)", re.IGNORECASE
@@ -454,6 +457,58 @@ class HttpConfig(_Section):
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """Port to listen on; 0 takes a free one and logs it."""
+    token_env: str = ""
+    """Environment variable that holds the token which people log in to the page with, and programs send as
+    `Authorization: Bearer`; 16 characters or more. Without a token the page is for this machine alone."""
+    token_file: Path | None = None
+    """File that holds the token (its first line)."""
+
+    _token: SecretStr = PrivateAttr(default=SecretStr(""))
+
+    @field_validator("token_env")
+    @classmethod
+    def _variable_is_set(cls, name: str) -> str:
+        return _checked_variable(name)
+
+    @field_validator("token_file")
+    @classmethod
+    def _file_is_readable(cls, path: Path | None) -> Path | None:
+        return _readable_file(path)
+
+    @model_validator(mode="after")
+    def _take_token(self) -> Self:
+        if self.token_env and self.token_file is not None:
+            raise ValueError("give token_env or token_file, not both")
+        if self.token_env:
+            self._token = SecretStr(os.environ[self.token_env])
+        elif self.token_file is not None:
+            self._token = SecretStr(_first_line(self.token_file))
+        elif not self.is_local:
+            raise ValueError(
+                f"host {self.host} can be reached from other machines: give token_env or token_file, "
+                "or host 127.0.0.1 to serve this machine alone"
+            )
+        named = self.token_env or self.token_file
+        if named and not TOKEN.fullmatch(self._token.get_secret_value()):
+            raise ValueError("the token needs 16 characters or more, letters, digits or signs without spaces")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the address."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def token(self) -> SecretStr:
+        """What people and programs have to know; empty where nothing is asked for."""
+        return self._token
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the plain secrets of this section, for redaction alone."""
+        return tuple(secret for secret in (self._token.get_secret_value(),) if secret)
 
 
 class LogsConfig(_Section):
@@ -518,7 +573,7 @@ class Config(BaseSettings):
     def secrets(self) -> tuple[str, ...]:
         """Return every plain secret, for redaction alone."""
         cameras = tuple(secret for camera in self.cameras for secret in camera.secrets())
-        return cameras + (self.kafka.secrets() if self.kafka else ())
+        return cameras + self.http.secrets() + (self.kafka.secrets() if self.kafka else ())
 
 
 def load_config(path: Path) -> Config:

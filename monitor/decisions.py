@@ -56,6 +56,8 @@ class Decision:
     capture_to_decision_seconds: float
     suppressed: Mapping[str, int]
     """Events not told, by reason, since the camera's last decision."""
+    watched: Mapping[str, float] = field(default_factory=dict)
+    """Probability of each label that is watched for."""
 
     @property
     def camera(self) -> str:
@@ -314,6 +316,7 @@ class Decider:
                 seconds=seconds,
                 capture_to_decision_seconds=decided - score.window.received_seconds,
                 suppressed=self._newly_suppressed(watched),
+                watched=watched.tracker.watched_in(score),
             )
         )
 

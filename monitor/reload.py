@@ -10,6 +10,7 @@ from monitor.config import CameraConfig, Config
 
 RETOLD_KEYS = frozenset({"name", "site", "tags", "labels", "thresholds", "priority"})
 """Keys of a camera that do not touch its stream."""
+SECRET_OF = {"kafka": "password", "http": "token"}
 AT_ONCE = frozenset({"cameras", "model"})
 """Sections that are applied while running."""
 
@@ -80,6 +81,6 @@ def _needing_restart(running: Config, read: Config) -> tuple[str, ...]:
         if name == "events":
             different = [key for key in different if key != "thresholds"]
         elif not different:
-            different = ["password"]  # the only thing that is kept beside the keys
+            different = [SECRET_OF[name]]  # the only thing that is kept beside the keys
         keys += [f"{name}.{key}" for key in different]
     return tuple(keys)

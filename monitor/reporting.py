@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from monitor import __version__
 from monitor.bundle import Bundle
 from monitor.capture.place import WorkerEvent, WorkerReport, WorkerVitals
 from monitor.config import CameraConfig
@@ -38,6 +39,7 @@ from monitor.scoring.shadow import ShadowReport
 from monitor.scoring.shedding import Shedding
 from monitor.series import begin_camera, begin_monitor
 from monitor.telemetry.metrics import Metrics
+from monitor.web.view import CameraView, MonitorView
 
 log = structlog.get_logger()
 
@@ -47,27 +49,16 @@ SEVERITY = (DeliveryState.CONNECTED, DeliveryState.UNREACHABLE, DeliveryState.RE
 
 
 @dataclass(frozen=True, slots=True)
-class CameraView:
-    """What the page and `/ready` say of one camera."""
-
-    id: str
-    name: str
-    site: str
-    state: CameraState = CameraState.CONNECTING
-    reason: FailureReason | None = None
-    detail: str = ""
-    since_seconds: float | None = None
-    samples: int = 0
-    last_frame_seconds: float | None = None
-    active_events: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class PipelineView:
     """What the page and `/ready` say of the stages behind capture."""
 
     model: str = ""
+    model_version: str = ""
     engine: str = ""
+    precision: str = ""
+    labels: tuple[str, ...] = ()
+    """Of the model; without the background."""
+    window_slots: int = 0
     outbox: OutboxStats | None = None
     outbox_error: str = ""
     delivery: DeliveryState | None = None
@@ -122,6 +113,24 @@ class Reporter:
         """Return the stages behind capture as they stand."""
         with self._lock:
             return self._pipeline
+
+    def monitor(self, instance: str) -> MonitorView:
+        """Return the same as it is shown."""
+        pipeline = self.pipeline()
+        refused = pipeline.delivery_detail if pipeline.delivery is not DeliveryState.CONNECTED else ""
+        return MonitorView(
+            instance=instance,
+            version=__version__,
+            model=pipeline.model,
+            model_version=pipeline.model_version,
+            engine=pipeline.engine,
+            precision=pipeline.precision,
+            labels=pipeline.labels,
+            window_slots=pipeline.window_slots,
+            waiting_alerts=pipeline.outbox.pending if pipeline.outbox else None,
+            kafka=pipeline.delivery.value if pipeline.delivery else None,
+            trouble=pipeline.outbox_error or refused,
+        )
 
     # --- what the rooms report -----------------------------------------------------------------------------------
 
@@ -179,8 +188,12 @@ class Reporter:
         with self._lock:
             self._pipeline = replace(
                 self._pipeline,
-                model=f"{manifest.name} {manifest.version}",
-                engine=f"{engine.name} {engine.precision}",
+                model=manifest.name,
+                model_version=manifest.version,
+                engine=engine.name,
+                precision=engine.precision,
+                labels=manifest.event_labels,
+                window_slots=manifest.window_slots,
             )
 
     def status(self, status: CameraStatus) -> None:
@@ -310,6 +323,10 @@ class Reporter:
 
     def health(self, change: HealthChange) -> None:
         """Note what a camera's picture is like; its connection is noted by `status`."""
+        with self._lock:
+            view = self._cameras.get(change.camera)
+            if view is not None:
+                self._cameras[change.camera] = replace(view, health=change.state)
         self.metrics.camera_frozen.labels(change.camera).set(change.state is HealthState.FROZEN)
         self.metrics.camera_dark.labels(change.camera).set(change.state is HealthState.DARK)
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -27,7 +28,7 @@ from monitor.capture.evidence import EvidencePlan
 from monitor.capture.worker import CaptureSupervisor
 from monitor.config import Config, check_against_model, load_config
 from monitor.deadline import Deadline
-from monitor.decisions import Commitment, Decider, EvidenceDesk
+from monitor.decisions import Commitment, Decider, Decision, EvidenceDesk, thresholds_of
 from monitor.delivery.disk import disk_of
 from monitor.delivery.kafka import DeliveryState, Publisher
 from monitor.delivery.media import MediaFolder
@@ -37,16 +38,18 @@ from monitor.errors import ConfigInvalid, MonitorError, OutboxUnavailable, Stage
 from monitor.events.alerts import recovered
 from monitor.events.evidence import clip_name
 from monitor.model_keeper import Model, ModelKeeper, Refusal, open_shadow
-from monitor.records import CameraStatus, CaptureCounts, EvidenceKind, EvidenceReport, EvidenceResult
+from monitor.records import CameraStatus, CaptureCounts, EvidenceKind, EvidenceReport, EvidenceResult, Sample
 from monitor.reload import applied, changes_between
-from monitor.reporting import CameraView, PipelineView, Reporter
+from monitor.reporting import Reporter
 from monitor.roster import Roster
 from monitor.scoring.batcher import ModelStage, ModelStep, Scorer
 from monitor.scoring.engine import OpenedEngine, open_configured
 from monitor.scoring.shadow import Shadow
 from monitor.telemetry.metrics import Metrics
-from monitor.web.app import Health, create_app
+from monitor.web.app import Page
+from monitor.web.feed import Feed
 from monitor.web.server import WebServer
+from monitor.web.view import AlertFilter, AlertView, CameraView, Health, MonitorView
 
 log = structlog.get_logger()
 
@@ -90,6 +93,7 @@ class Service:
         self._reload = threading.Event()
         self._outbox = outbox
         self._reporter = Reporter(Metrics())
+        self._feed = Feed(lambda camera: self._capture.show(camera))
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._beat = time.monotonic()
@@ -102,7 +106,7 @@ class Service:
         self._publishers = self._make_publishers()
         self._decider = Decider(
             self._outbox,
-            on_decision=reporter.decision,
+            on_decision=self._note_decision,
             on_commitment=self._committed,
             on_failure=self._failed("decisions"),
             on_health=reporter.health,
@@ -124,13 +128,14 @@ class Service:
             config.capture,
             sample_fps=manifest.sample_fps,
             shape=manifest.sample,
-            on_sample=self._scorer.put,
+            on_sample=self._note_sample,
             on_status=self._note_status,
             on_counts=self._note_counts,
             on_worker=reporter.worker,
             on_clip_stream=reporter.clip_stream,
             on_vitals=reporter.worker_vitals,
             on_evidence=self._note_evidence,
+            on_picture=self._feed.pictures.note_keyframe,
             evidence=evidence_plan(config, manifest),
         )
         self._roster = Roster(
@@ -158,7 +163,9 @@ class Service:
             if config.evidence.enabled and config.evidence.upload_url
             else None
         )
-        self._web = WebServer(create_app(self), host=config.http.host, port=config.http.port)
+        http = config.http
+        page = Page(self, self._feed, token=http.token.get_secret_value(), host=http.host)
+        self._web = WebServer(page, host=http.host, port=http.port)
 
     def _make_publishers(self) -> list[Publisher]:
         kafka, report = self._config.kafka, self._reporter.delivery
@@ -262,6 +269,7 @@ class Service:
                 self._read_again()
             self._roster.look_around()
             self._reporter.events_active(self._decider.active_events())
+            self._feed.keep_only({camera.id for camera in self._roster.config.cameras})
             self._look_at_outbox(prune=self._beat >= next_prune)
             if self._beat >= next_prune:
                 next_prune = self._beat + PRUNE_SECONDS
@@ -368,12 +376,21 @@ class Service:
         self._reporter.status(status)
         self._decider.put(status)
 
+    def _note_sample(self, sample: Sample) -> None:
+        self._feed.pictures.note_sample(sample)
+        self._scorer.put(sample)
+
+    def _note_decision(self, decision: Decision) -> None:
+        self._reporter.decision(decision)
+        self._feed.history.note(decision.score, decision.watched)
+
     def _note_counts(self, counts: CaptureCounts) -> None:
         self._reporter.counts(counts)
         self._decider.put(counts)
 
     def _note_evidence(self, report: EvidenceReport) -> None:
         self._reporter.evidence(report)
+        self._feed.news.note_evidence(report)
         if report.kind is EvidenceKind.CLIP and report.result is EvidenceResult.LOST:
             try:
                 self._media.finish(clip_name(report.alert_id))
@@ -407,6 +424,9 @@ class Service:
 
     def _committed(self, commitment: Commitment) -> None:
         self._reporter.commitment(commitment)
+        for alert in commitment.said:
+            if alert.label:  # a camera's health is shown on the camera itself
+                self._feed.news.note_alert(alert)
         if commitment.said:
             for publisher in self._publishers:
                 publisher.notify()
@@ -445,7 +465,11 @@ class Service:
             kafka = (
                 f"{pipeline.delivery.value if pipeline.delivery else 'connecting'} {pipeline.delivery_detail}".strip()
             )
-        parts = {"engine": pipeline.engine or "none", "outbox": outbox, "kafka": kafka}
+        parts = {
+            "engine": f"{pipeline.engine} {pipeline.precision}".strip() or "none",
+            "outbox": outbox,
+            "kafka": kafka,
+        }
         running = self._scorer.alive and self._decider.alive
         return Health(ok=running and not (refused or full or pipeline.outbox_error), parts=parts)
 
@@ -455,24 +479,41 @@ class Service:
 
     def cameras(self) -> Sequence[CameraView]:
         """Return each camera as it stands."""
-        return self._reporter.cameras()
+        config, manifest = self._roster.config, self._roster.model.bundle.manifest
+        watched = {camera.id: thresholds_of(camera, config.events, manifest) for camera in config.cameras}
+        return [replace(view, watched=watched.get(view.id, {})) for view in self._reporter.cameras()]
 
-    def pipeline(self) -> PipelineView:
-        """Return the stages behind capture as they stand."""
-        return self._reporter.pipeline()
+    def monitor(self) -> MonitorView:
+        """Return model, engine and delivery as they stand."""
+        return self._reporter.monitor(self._config.instance)
 
     def media(self, name: str) -> Path | None:
         """Return a file of evidence; None where there is none of that name."""
         return self._media.find(name) if self._config.evidence.enabled else None
 
-    def alerts(self, limit: int) -> Sequence[Mapping[str, Any]]:
-        """Return the newest alert messages, newest first; none while the outbox cannot be read, which the page says."""
+    def alerts(self, wanted: AlertFilter, *, limit: int, before: int | None = None) -> Sequence[AlertView]:
+        """Return the newest alerts, newest first; none while the outbox cannot be read, which the page says."""
         try:
-            newest = self._outbox.recent(limit)
+            newest = self._outbox.newest_of_each(
+                limit,
+                camera=wanted.camera,
+                label=wanted.label,
+                since_seconds=wanted.since_seconds,
+                until_seconds=wanted.until_seconds,
+                before=before,
+            )
         except OutboxUnavailable as exc:
             log.warning("outbox_not_read", reason=str(exc))
             return []
-        return [json.loads(stored.value) for stored in newest]
+        return [AlertView(position, json.loads(value)) for position, value in newest]
+
+    def alert(self, alert_id: str) -> Sequence[Mapping[str, Any]]:
+        """Return the messages of one alert; none where it is not known, or while the outbox cannot be read."""
+        try:
+            return [json.loads(value) for value in self._outbox.messages_of(alert_id)]
+        except OutboxUnavailable as exc:
+            log.warning("outbox_not_read", reason=str(exc))
+            return []
 
 
 def open_service(

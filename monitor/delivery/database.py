@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from monitor.errors import OutboxUnavailable
 
 Answer = TypeVar("Answer")
 Row = tuple[Any, ...]
+Parameters = tuple[Any, ...] | Mapping[str, Any]
 
 APPLICATION_ID = 0x56454D31
 """`PRAGMA application_id`: tells our files from other programs'."""
@@ -92,7 +93,7 @@ class Database:
             self.close()
             raise
 
-    def read(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
+    def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Return the rows of a query; of a damaged file, begin a new one, which has none.
 
         Raises:
@@ -222,7 +223,7 @@ class ReadOnlyDatabase:
             raise OutboxUnavailable(path, _reason(exc)) from exc
         self._lock = threading.Lock()
 
-    def read(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
+    def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Return the rows of a query.
 
         Raises:
@@ -265,7 +266,7 @@ def _statements(schema: str) -> Iterator[str]:
             statement = ""
 
 
-def _rows(connection: sqlite3.Connection, sql: str, parameters: tuple[Any, ...]) -> list[Row]:
+def _rows(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> list[Row]:
     with _noticing_damage():
         return connection.execute(sql, parameters).fetchall()
 

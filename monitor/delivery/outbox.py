@@ -9,6 +9,7 @@ search.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -86,6 +87,17 @@ DELETE FROM alerts WHERE position IN (
     SELECT position FROM alerts WHERE committed_seconds < ? AND position NOT IN (SELECT position FROM pending)
         AND alert_id NOT IN (SELECT alert_id FROM unfinished) LIMIT ?)
 """
+ONE_EACH = """
+SELECT first.position, last.value
+FROM alerts first JOIN alerts last ON last.alert_id = first.alert_id
+    AND last.sequence = (SELECT MAX(sequence) FROM alerts WHERE alert_id = first.alert_id)
+WHERE first.sequence = 0 AND first.label <> ''
+    AND (:camera IS NULL OR first.camera = :camera) AND (:label IS NULL OR first.label = :label)
+    AND first.committed_seconds >= :since AND first.committed_seconds < :until AND first.position < :before
+ORDER BY first.position DESC LIMIT :limit
+"""
+"""Events, newest first, each as its newest message: what a page lists."""
+ALL_POSITIONS = 2**63 - 1
 WAITING = "SELECT (SELECT COUNT(*) FROM pending), bytes FROM waiting"
 CROWDED_SHARE = 0.9
 """Of the nearer bound; past it updates are refused, so that starts and ends find room."""
@@ -240,6 +252,41 @@ class Outbox:
     def recent(self, limit: int, *, camera: str | None = None, health: bool = False) -> list[StoredAlert]:
         """Return the newest alerts, newest first; with `health` the messages on cameras' health instead."""
         return _recent(self._database, limit, camera, health)
+
+    def newest_of_each(
+        self,
+        limit: int,
+        *,
+        camera: str | None = None,
+        label: str | None = None,
+        since_seconds: float | None = None,
+        until_seconds: float | None = None,
+        before: int | None = None,
+    ) -> list[tuple[int, bytes]]:
+        """Return the newest events, newest first, each as the position of its first message and its newest message.
+
+        Args:
+            limit: how many.
+            camera: of this one alone.
+            label: of this one alone.
+            since_seconds: told of first at this time or later; seconds since the epoch.
+            until_seconds: told of first before this time.
+            before: of those before this position.
+        """
+        wanted = {
+            "camera": camera,
+            "label": label,
+            "since": -math.inf if since_seconds is None else since_seconds,
+            "until": math.inf if until_seconds is None else until_seconds,
+            "before": ALL_POSITIONS if before is None else before,
+            "limit": limit,
+        }
+        return [(position, bytes(value)) for position, value in self._database.read(ONE_EACH, wanted)]
+
+    def messages_of(self, alert_id: str) -> list[bytes]:
+        """Return the messages of one alert in their order; none where it is not known."""
+        rows = self._database.read("SELECT value FROM alerts WHERE alert_id = ? ORDER BY sequence", (alert_id,))
+        return [bytes(value) for (value,) in rows]
 
     def after(
         self, position: int, *, camera: str | None = None, health: bool = False, limit: int = 1000

@@ -128,6 +128,10 @@ class Tracker:
         """Events not told, by reason: `short`, `cool_down`. Totals."""
         return {SHORT: self._suppressed[SHORT], COOL_DOWN: self._suppressed[COOL_DOWN]}
 
+    def watched_in(self, score: Score) -> dict[str, float]:
+        """Return the probabilities of the watched labels in a window."""
+        return {track.label: float(score.probabilities[track.index]) for track in self._tracks}
+
     def observe(self, score: Score) -> list[EventChange]:
         """Take the next score of the camera and return what it changes, in the order of the labels.
 

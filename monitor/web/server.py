@@ -6,23 +6,23 @@ import socket
 import threading
 
 import uvicorn
-from fastapi import FastAPI
 
 from monitor.deadline import Deadline
 from monitor.errors import InputInvalid, StopTimedOut
+from monitor.web.app import Page
 
 
 class WebServer:
     """An HTTP server in a thread.
 
     Args:
-        app: what it serves.
+        page: what it serves.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
     """
 
-    def __init__(self, app: FastAPI, *, host: str, port: int) -> None:
-        self._app = app
+    def __init__(self, page: Page, *, host: str, port: int) -> None:
+        self._page = page
         self._host = host
         self._port = port
         self._socket: socket.socket | None = None
@@ -37,7 +37,12 @@ class WebServer:
         """
         self._socket = self._listen()
         config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, timeout_graceful_shutdown=1, lifespan="off"
+            self._page.app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            lifespan="off",
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
@@ -55,6 +60,7 @@ class WebServer:
         """
         if self._server is None or self._thread is None:
             return
+        self._page.close()
         self._server.should_exit = True
         self._thread.join(deadline.remaining(at_most=1.0))
         if self._thread.is_alive():

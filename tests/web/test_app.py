@@ -7,6 +7,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
@@ -20,8 +21,10 @@ from monitor.errors import InputInvalid
 from monitor.records import CameraState, CameraStatus, FailureReason
 from monitor.reporting import Reporter
 from monitor.telemetry.metrics import Metrics
-from monitor.web.app import Health, create_app
+from monitor.web.app import Page
+from monitor.web.feed import Feed
 from monitor.web.server import WebServer
+from monitor.web.view import AlertView, Health
 
 
 @dataclass
@@ -31,6 +34,9 @@ class Shown:
     reporter: Reporter = field(default_factory=lambda: Reporter(Metrics()))
     health: Health = field(default_factory=lambda: Health(ok=True, parts={"scoring": "running"}))
     folder: Path | None = None
+    messages: list[dict] = field(default_factory=list)
+    """Of alerts, oldest first."""
+    feed: Feed = field(default_factory=Feed)
 
     def live(self):
         return self.health
@@ -44,14 +50,33 @@ class Shown:
     def cameras(self):
         return self.reporter.cameras()
 
-    def pipeline(self):
-        return self.reporter.pipeline()
+    def monitor(self):
+        return self.reporter.monitor("test")
 
-    def alerts(self, limit):
-        return []
+    def alerts(self, wanted, *, limit, before=None):
+        newest = {message["alert_id"]: (position, message) for position, message in enumerate(self.messages, 1)}
+        fitting = [
+            AlertView(position, message)
+            for position, message in newest.values()
+            if wanted.camera in (None, message["camera"]["id"])
+            and wanted.label in (None, message["event"]["label"])
+            and position < (before or 1 << 62)
+        ]
+        return sorted(fitting, key=lambda alert: -alert.position)[:limit]
+
+    def alert(self, alert_id):
+        return [message for message in self.messages if message["alert_id"] == alert_id]
 
     def media(self, name):
         return None if self.folder is None else MediaFolder(self.folder, keep_days=1, keep_bytes=1).find(name)
+
+
+@contextmanager
+def served(shown, **options):
+    """Serve what is shown on a free port of this machine."""
+    server = WebServer(Page(shown, shown.feed, **options), host="127.0.0.1", port=0)
+    yield server.start()
+    server.stop(Deadline(5))
 
 
 @pytest.fixture
@@ -61,9 +86,8 @@ def shown():
 
 @pytest.fixture
 def address(shown):
-    server = WebServer(create_app(shown), host="127.0.0.1", port=0)
-    yield server.start()
-    server.stop(Deadline(5))
+    with served(shown) as address:
+        yield address
 
 
 def get(url):
@@ -113,11 +137,11 @@ def test_a_taken_port_is_one_clear_error(shown):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputInvalid, match=f"127.0.0.1:{port}: cannot be listened on"):
-            WebServer(create_app(shown), host="127.0.0.1", port=port).start()
+            WebServer(Page(shown, Feed()), host="127.0.0.1", port=port).start()
 
 
 def test_it_stops_in_time_with_a_connection_open(shown):
-    server = WebServer(create_app(shown), host="127.0.0.1", port=0)
+    server = WebServer(Page(shown, Feed()), host="127.0.0.1", port=0)
     port = int(server.start().rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=5) as idle:
         idle.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")

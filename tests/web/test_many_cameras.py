@@ -17,7 +17,8 @@ from monitor.records import Alert, CameraState, CameraStatus, CaptureCounts, Dro
 from monitor.reporting import Reporter
 from monitor.scoring.engine import open_engine
 from monitor.telemetry.metrics import Metrics
-from monitor.web.app import create_app
+from monitor.web.app import Page
+from monitor.web.feed import Feed
 from monitor.web.server import WebServer
 from tests.events.test_tracker import make_score
 
@@ -68,7 +69,7 @@ def _renamed(window, camera: str):
 
 
 def test_metrics_of_200_cameras_are_quick_and_small(reporter, record_property):
-    server = WebServer(create_app(Shown(reporter=reporter)), host="127.0.0.1", port=0)
+    server = WebServer(Page(Shown(reporter=reporter), Feed()), host="127.0.0.1", port=0)
     address = server.start()
     try:
         answers = [fetch(address) for _ in range(TRIES)]

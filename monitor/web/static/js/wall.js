@@ -1,0 +1,50 @@
+// The wall: states, pictures, score lines and the newest alerts.
+
+import { onAlert, onEvidence, reset as resetAlerts } from "./alertlist.js";
+import { cards, lookOn, showCamera } from "./cameras.js";
+import { fetched, listen } from "./live.js";
+import { Scoreline, highest } from "./scoreline.js";
+
+const lines = new Map([...cards].map(([id, card]) => [id, new Scoreline(card.querySelector(".scoreline"), Number(card.dataset.thresholds))]));
+
+function show(window) {
+  const line = lines.get(window.camera);
+  if (!line) return;
+  line.add(window);
+  const card = cards.get(window.camera);
+  card.querySelector(".score-value").textContent = highest(window).toFixed(2);
+  card.querySelector(".score-label").textContent = Object.keys(window.scores).join(", ");
+}
+
+async function fetchScores() {
+  const { cameras } = await (await fetched("/api/v1/scores?seconds=70")).json();
+  for (const told of cameras) {
+    lines.get(told.camera)?.windows.splice(0);
+    told.ends.forEach((end, at) => show({
+      camera: told.camera,
+      end,
+      seconds: told.window_seconds,
+      scores: Object.fromEntries(told.labels.map((label, index) => [label, told.scores[at][index]])),
+      attention: told.attention[at],
+    }));
+  }
+}
+
+function onCamera(camera) {
+  showCamera(camera);
+  const online = [...cards.values()].filter((card) => !["offline", "refused", "connecting"].includes(card.dataset.condition));
+  document.getElementById("count").textContent = `${online.length} of ${cards.size} online`;
+  if (!cards.has(camera.id)) location.reload(); // a camera that a new configuration has brought
+}
+
+function reset() {
+  fetchScores().catch(() => {});
+  resetAlerts().catch(() => {});
+}
+
+fetchScores().catch(() => {});
+lookOn();
+listen({ camera: onCamera, scores: ({ windows }) => windows.forEach(show), alert: onAlert, evidence: onEvidence, reset });
+for (const change of [matchMedia("(prefers-color-scheme: dark)"), window]) {
+  change.addEventListener(change === window ? "resize" : "change", () => lines.forEach((line) => line.redraw()));
+}
