@@ -97,10 +97,12 @@ def run_folds(
     if not 2 <= folds <= groups:
         raise InputInvalid(data, f"{folds} folds: there can be 2 to {groups}, the number of groups")
     probabilities = np.zeros((len(dataset.clips), len(dataset.labels)), np.float32)
-    per_fold = []
+    per_fold: list[Measured] = []
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=recipe.seed)
     for teaching, judged in splitter.split(dataset.targets, dataset.targets, dataset.groups):
-        trained = train(dataset.subset(teaching.tolist()), recipe, cache=cache, console=console)
+        checkpoints = cache / "checkpoints" / f"fold{len(per_fold) + 1}of{folds}"
+        taught = dataset.subset(teaching.tolist())
+        trained = train(taught, recipe, cache=cache, checkpoints=checkpoints, console=console)
         kept = dataset.subset(judged.tolist())
         probabilities[judged] = _judge(trained, kept, recipe, cache=cache, console=console)
         per_fold.append(measure(probabilities[judged], kept.targets, kept.groups, kept.labels))

@@ -7,7 +7,7 @@ are kept aside; they also give temperature and thresholds.
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from models.augmentation import augment, drop_slots
 from models.calibration import Calibration, calibrate
 from models.card import Provenance
+from models.checkpoints import Checkpoints, EpochLoss, Learning, Sides
 from models.dataset import Clip, Dataset, DatasetInvalid, read_dataset
 from models.event_model import AttentionHead, EventModel, attention_penalty
 from models.export import export_bundle
@@ -30,8 +31,10 @@ from models.metrics import Measured, measure
 from models.progress import progress_bar
 from models.recipe import Recipe
 from models.windows import WindowPlan, random_window, stride_windows
-from monitor.bundle import Bundle
-from monitor.errors import Problem
+from monitor.bundle import NAME_PATTERN, Bundle
+from monitor.errors import InputInvalid, Problem
+
+NO_SIDES = Sides()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +45,10 @@ class Split:
     """Indices of clips."""
     validation: NDArray[np.int64]
 
-
-@dataclass(frozen=True, slots=True)
-class EpochLoss:
-    """How an epoch went."""
-
-    stage: str
-    epoch: int
-    train_loss: float
-    """With the attention's penalty."""
-    validation_loss: float
-    """Cross-entropy alone, on the groups kept aside."""
-
-    def __str__(self) -> str:
-        return f"{self.stage} epoch {self.epoch}: loss {self.train_loss:.3f}, kept aside {self.validation_loss:.3f}"
+    def sides(self, dataset: Dataset) -> Sides:
+        """Return which groups are on which side."""
+        taught, aside = (dataset.groups[indices].tolist() for indices in (self.train, self.validation))
+        return Sides(frozenset(taught), frozenset(aside))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +85,7 @@ def run(
     cache: Path | None = None,
     skip_bad: bool = False,
     prefix: str = "",
+    resume: bool = False,
     provenance: Provenance | None = None,
 ) -> Bundle:
     """Train on a data set and write the bundle; what `monitor train` does.
@@ -104,43 +98,76 @@ def run(
         cache: folder for decoded samples, features and checkpoints; `.cache` inside `out` when None.
         skip_bad: leave out unusable clips instead of stopping.
         prefix: take only files whose name begins with it.
+        resume: go on from the checkpoint that an interrupted run left, or, with other clips, from what the last run
+            learned.
         provenance: what the card says of data, licence and command.
 
     Raises:
         DatasetInvalid: with every problem of the data set.
-        InputInvalid: the data set is not there.
+        InputInvalid: the data set is not there, `out` is no name for a model, or what is to be resumed is of
+            another recipe or of other labels.
     """
+    if not re.fullmatch(NAME_PATTERN, out.name):
+        reason = "its name becomes the model's, and may hold a-z, 0-9, '.', '_' and '-', a letter or digit first"
+        raise InputInvalid(out, reason)
     cache = cache or out / ".cache"
     dataset = read_dataset(data, recipe, cache=cache, console=console, skip_bad=skip_bad, prefix=prefix)
-    trained = train(dataset, recipe, cache=cache, console=console)
+    checkpoints = cache / "checkpoints" / out.name
+    trained = train(dataset, recipe, cache=cache, checkpoints=checkpoints, resume=resume, console=console)
     console.print(f"validation: {trained.validation}", highlight=False)
     return export_bundle(trained, dataset, recipe, out, provenance=provenance or Provenance(data=data.name))
 
 
-def train(dataset: Dataset, recipe: Recipe, *, cache: Path, console: Console) -> Trained:
-    """Train a model on a data set, keeping `validation_share` of its groups aside.
+def train(
+    dataset: Dataset, recipe: Recipe, *, cache: Path, checkpoints: Path, console: Console, resume: bool = False
+) -> Trained:
+    """Train a model on a data set, keeping `validation_share` of its groups aside; on a GPU where there is one.
+
+    Args:
+        dataset: checked clips.
+        recipe: every number of it.
+        cache: folder for features.
+        checkpoints: folder of this run; what lies there is removed, but for `resume`.
+        console: shows progress and figures.
+        resume: go on with the run that lies in `checkpoints`.
 
     Raises:
         DatasetInvalid: the groups do not allow a split in which both sides hold every label.
+        InputInvalid: what is to be resumed is of another recipe or of other labels.
     """
     torch.manual_seed(recipe.seed)
-    split = split_groups(dataset, recipe.validation_share, seed=recipe.seed)
+    kept = Checkpoints.begin(checkpoints, dataset, recipe, resume=resume, console=console)
+    split = split_groups(dataset, recipe.validation_share, seed=recipe.seed, earlier=kept.earlier)
     model = EventModel(recipe, len(dataset.labels))
+    kept.load_start(model)
+    model.to(best_device())
     history: list[EpochLoss] = []
     if recipe.frozen_epochs:
-        history += _train_head(model, dataset, split, recipe, cache=cache, console=console)
+        history += _train_head(model, dataset, split, recipe, cache=cache, checkpoints=kept, console=console)
     if recipe.tuned_epochs:
-        history += _tune(model, dataset, split, recipe, cache=cache, console=console)
+        history += _tune(model, dataset, split, recipe, checkpoints=kept, console=console)
+    kept.finish(model, split.sides(dataset))
     logits, targets, owners = _validation_logits(model, dataset, split, recipe)
     calibration = calibrate(logits, targets, dataset.labels, recipe)
     probabilities = _clip_probabilities(logits, owners, calibration.temperature)
-    kept = dataset.subset(split.validation.tolist())
-    measured = measure(probabilities, kept.targets, kept.groups, kept.labels)
-    return Trained(model.eval(), calibration, measured, tuple(history))
+    validation = dataset.subset(split.validation.tolist())
+    measured = measure(probabilities, validation.targets, validation.groups, validation.labels)
+    return Trained(model.cpu().eval(), calibration, measured, tuple(history))
 
 
-def split_groups(dataset: Dataset, validation_share: float, *, seed: int) -> Split:
+def best_device() -> torch.device:
+    """Return the GPU where there is one, and the processor elsewhere."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def split_groups(dataset: Dataset, validation_share: float, *, seed: int, earlier: Sides = NO_SIDES) -> Split:
     """Keep whole groups aside until every label has its share of clips there, and at most half of them.
+
+    Args:
+        dataset: checked clips.
+        validation_share: of the clips of each label.
+        seed: of the order in which groups are tried.
+        earlier: sides on which groups have been already, and stay.
 
     Raises:
         DatasetInvalid: the groups are too few for that.
@@ -149,10 +176,11 @@ def split_groups(dataset: Dataset, validation_share: float, *, seed: int) -> Spl
     labels = len(dataset.labels)
     totals = np.bincount(targets, minlength=labels)
     wanted = np.maximum(1.0, validation_share * totals)
-    aside = np.zeros(len(targets), np.bool_)
-    kept = np.zeros(labels, np.int64)
+    aside = np.isin(groups, sorted(earlier.aside))
+    kept = np.bincount(targets[aside], minlength=labels)
     """Clips of each label that are aside."""
-    for group in np.random.default_rng(seed).permutation(np.unique(groups)):
+    free = sorted(set(groups.tolist()) - earlier.taught - earlier.aside)
+    for group in np.random.default_rng(seed).permutation(np.array(free, np.str_)):
         brings = np.bincount(targets[groups == group], minlength=labels)
         helps = ((brings > 0) & (kept < wanted)).any()
         if helps and (kept + brings <= totals / 2).all():
@@ -172,33 +200,44 @@ def class_weights(targets: NDArray[np.int64], labels: int) -> Tensor:
 
 
 def _train_head(
-    model: EventModel, dataset: Dataset, split: Split, recipe: Recipe, *, cache: Path, console: Console
+    model: EventModel,
+    dataset: Dataset,
+    split: Split,
+    recipe: Recipe,
+    *,
+    cache: Path,
+    checkpoints: Checkpoints,
+    console: Console,
 ) -> list[EpochLoss]:
     """Train the head on features of the frozen backbone."""
     versions = [clip_features(model, dataset.clips, mirrored=False, cache=cache, console=console)]
     if recipe.mirror:
         versions.append(clip_features(model, dataset.clips, mirrored=True, cache=cache, console=console))
-    weights = class_weights(dataset.targets[split.train], len(dataset.labels))
+    weights = class_weights(dataset.targets[split.train], len(dataset.labels)).to(best_device())
     optimiser = torch.optim.AdamW(model.head.parameters(), lr=recipe.head_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.frozen_epochs)
-    keeper = _Keeper(model.head, cache / "checkpoints" / "frozen", recipe, console)
-    rng = np.random.default_rng(recipe.seed)
-    for epoch in _epochs("Training the head", recipe.frozen_epochs, console):
-        losses = []
-        model.head.train()
-        for indices in _batches(split.train, recipe.batch_windows, rng):
-            embeddings, mask = _feature_batch(dataset, indices, versions, recipe, rng)
-            loss = _loss(model.head(embeddings, mask), _targets(dataset, indices), recipe, weights)
-            losses.append(_step(optimiser, loss))
-        schedule.step()
-        kept_loss = _feature_loss(model.head, dataset, split, versions[0], recipe, weights)
-        if keeper.tell(EpochLoss("head", epoch, float(np.mean(losses)), kept_loss)):
-            break
+    learning = Learning(model.head, model.head, optimiser, schedule, np.random.default_rng(recipe.seed))
+    keeper = checkpoints.stage(
+        "head", learning, epochs=recipe.frozen_epochs, patience=recipe.patience_epochs, console=console
+    )
+    with progress_bar(console) as progress:
+        task = progress.add_task("Training the head", total=recipe.frozen_epochs, completed=keeper.done)
+        for epoch in keeper.epochs():
+            losses = []
+            model.head.train()
+            for indices in _batches(split.train, recipe.batch_windows, learning.rng):
+                embeddings, mask = _feature_batch(dataset, indices, versions, recipe, learning.rng)
+                loss = _loss(model.head, (embeddings, mask), _targets(dataset, indices), recipe, weights)
+                losses.append(_step(optimiser, loss))
+            schedule.step()
+            kept_loss = _feature_loss(model.head, dataset, split, versions[0], recipe, weights)
+            keeper.tell(EpochLoss("head", epoch, float(np.mean(losses)), kept_loss))
+            progress.advance(task)
     return keeper.restore()
 
 
 def _tune(
-    model: EventModel, dataset: Dataset, split: Split, recipe: Recipe, *, cache: Path, console: Console
+    model: EventModel, dataset: Dataset, split: Split, recipe: Recipe, *, checkpoints: Checkpoints, console: Console
 ) -> list[EpochLoss]:
     """Train the head and the backbone's last stages from the pictures.
 
@@ -206,7 +245,7 @@ def _tune(
     small network trained from scratch swing too far.
     """
     model.freeze_backbone(recipe.tuned_stages)
-    weights = class_weights(dataset.targets[split.train], len(dataset.labels))
+    weights = class_weights(dataset.targets[split.train], len(dataset.labels)).to(best_device())
     released = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
         [{"params": model.head.parameters(), "lr": recipe.head_rate}, {"params": released, "lr": recipe.backbone_rate}],
@@ -214,58 +253,29 @@ def _tune(
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.tuned_epochs)
     average = deepcopy(model)
-    keeper = _Keeper(average, cache / "checkpoints" / "tuned", recipe, console)
-    rng = np.random.default_rng(recipe.seed)
+    learning = Learning(model, average, optimiser, schedule, np.random.default_rng(recipe.seed))
+    keeper = checkpoints.stage(
+        "whole", learning, epochs=recipe.tuned_epochs, patience=recipe.patience_epochs, console=console
+    )
     batches_an_epoch = -(-len(split.train) // recipe.batch_windows)
     with progress_bar(console) as progress:
-        task = progress.add_task("Training", total=recipe.tuned_epochs * batches_an_epoch)
-        for epoch in range(1, recipe.tuned_epochs + 1):
+        total = recipe.tuned_epochs * batches_an_epoch
+        task = progress.add_task("Training", total=total, completed=keeper.done * batches_an_epoch)
+        for epoch in keeper.epochs():
             losses = []
             _set_training(model, recipe)
-            for indices in _batches(split.train, recipe.batch_windows, rng):
-                pictures, mask = _picture_batch(dataset, indices, recipe, rng)
-                loss = _loss(model(pictures, mask), _targets(dataset, indices), recipe, weights)
+            for indices in _batches(split.train, recipe.batch_windows, learning.rng):
+                pictures, mask = _picture_batch(dataset, indices, recipe, learning.rng)
+                loss = _loss(model, (pictures, mask), _targets(dataset, indices), recipe, weights)
                 losses.append(_step(optimiser, loss))
                 move_average(average, model, recipe.averaging)
                 progress.advance(task)
             schedule.step()
             kept_loss = _picture_loss(average, dataset, split, recipe, weights)
-            if keeper.tell(EpochLoss("whole", epoch, float(np.mean(losses)), kept_loss)):
-                break
+            keeper.tell(EpochLoss("whole", epoch, float(np.mean(losses)), kept_loss))
     history = keeper.restore()
     model.load_state_dict(average.state_dict())
     return history
-
-
-class _Keeper:
-    """Keeps a checkpoint per epoch, remembers the best and says when to stop."""
-
-    def __init__(self, module: nn.Module, folder: Path, recipe: Recipe, console: Console) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        self._module = module
-        self._folder = folder
-        self._patience = recipe.patience_epochs
-        self._console = console
-        self._history: list[EpochLoss] = []
-
-    def tell(self, loss: EpochLoss) -> bool:
-        """Keep the epoch; return True when the last `patience_epochs` brought nothing better."""
-        self._history.append(loss)
-        torch.save(self._module.state_dict(), self._path(loss))
-        self._console.print(str(loss), highlight=False, style="dim")
-        return loss.epoch - self._best().epoch >= self._patience
-
-    def restore(self) -> list[EpochLoss]:
-        """Load the best epoch back and return how all went."""
-        self._module.load_state_dict(torch.load(self._path(self._best()), weights_only=True))
-        return self._history
-
-    def _best(self) -> EpochLoss:
-        return min(self._history, key=lambda loss: loss.validation_loss)
-
-    def _path(self, loss: EpochLoss) -> Path:
-        return self._folder / f"epoch{loss.epoch:03d}.pt"
 
 
 @torch.no_grad()
@@ -286,9 +296,19 @@ def _set_training(model: EventModel, recipe: Recipe) -> None:
         stage.eval()
 
 
-def _loss(answer: tuple[Tensor, Tensor], targets: Tensor, recipe: Recipe, weights: Tensor) -> Tensor:
-    logits, attention = answer
-    told = nn.functional.cross_entropy(logits, targets, weight=weights)
+def _loss(module: nn.Module, window: tuple[Tensor, Tensor], targets: Tensor, recipe: Recipe, weights: Tensor) -> Tensor:
+    """Return the loss of a batch, on the device of the weights.
+
+    Args:
+        module: the head or the whole model.
+        window: embeddings or pictures (N, T, …), and mask (N, T).
+        targets: (N,) index of the label.
+        recipe: weighs the attention's penalty.
+        weights: (L,) of each label.
+    """
+    inputs, mask = (part.to(weights.device, non_blocking=True) for part in window)
+    logits, attention = module(inputs, mask)
+    told = nn.functional.cross_entropy(logits, targets.to(weights.device), weight=weights)
     return told + recipe.penalty_weight * attention_penalty(attention)
 
 
@@ -351,12 +371,12 @@ def _feature_loss(
 ) -> float:
     plans = _validation_plans(dataset, split, recipe)
     logits, targets, _ = _head_logits(head, dataset, plans, [features[index] for index in split.validation])
-    return float(nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets), weight=weights))
+    return float(nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets), weight=weights.cpu()))
 
 
 def _picture_loss(model: EventModel, dataset: Dataset, split: Split, recipe: Recipe, weights: Tensor) -> float:
     logits, targets, _ = _validation_logits(model, dataset, split, recipe)
-    return float(nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets), weight=weights))
+    return float(nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets), weight=weights.cpu()))
 
 
 def _validation_logits(
@@ -382,11 +402,12 @@ def _head_logits(
     features: list[NDArray[np.float32]],
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     head.eval()
+    device = next(head.parameters()).device
     logits, targets, owners = [], [], []
     for place, ((index, plan), rows) in enumerate(zip(plans, features, strict=True)):
         windows = rows[plan.samples] * plan.mask[:, :, None]
-        answer, _ = head(torch.from_numpy(windows), torch.from_numpy(plan.mask))
-        logits.append(answer.numpy())
+        answer, _ = head(torch.from_numpy(windows).to(device), torch.from_numpy(plan.mask).to(device))
+        logits.append(answer.cpu().numpy())
         targets += [int(dataset.targets[index])] * len(windows)
         owners += [place] * len(windows)
     return np.concatenate(logits), np.array(targets, np.int64), np.array(owners, np.int64)
@@ -399,8 +420,3 @@ def _clip_probabilities(
     probabilities = torch.softmax(torch.from_numpy(logits) / temperature, dim=1).numpy()
     means: NDArray[np.float32] = np.stack([probabilities[owners == clip].mean(axis=0) for clip in np.unique(owners)])
     return means
-
-
-def _epochs(title: str, epochs: int, console: Console) -> Iterator[int]:
-    with progress_bar(console) as progress:
-        yield from progress.track(range(1, epochs + 1), description=title)

@@ -39,6 +39,9 @@ MASK = "mask"
 PROBABILITIES = "probabilities"
 ATTENTION = "attention"
 
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
+"""Of a bundle's name."""
+
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -78,7 +81,7 @@ class Manifest(_Section):
     """`model.toml`: what the model sees, says and was made of."""
 
     format_version: Literal[1] = 1
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
     version: str
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     background: str

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,23 +25,44 @@ def train(
     ] = "fight",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without unusable clips.")] = False,
     prefix: Annotated[str, typer.Option("--prefix", help="Take only files whose name begins with it.")] = "",
-    cache: Annotated[Path | None, typer.Option("--cache", help="Folder for decoded samples and checkpoints.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help="Folder for decoded samples and checkpoints; left out: .cache in the bundle's."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on where an interrupted run stopped; with new clips, from what it learned."),
+    ] = False,
 ) -> None:
     """Make a bundle of labelled clips. Needs the extra `train`: pip install 'video-event-monitor[train]'.
 
-    Example: `monitor train clips --out models/bundles/mine`, with clips/fight/*.mp4 and clips/normal/*.mp4
+    Ctrl-C leaves a checkpoint of the last whole epoch, and says the command that goes on from there to the same result.
+
+    Examples: `monitor train clips --out models/bundles/mine`, with clips/fight/*.mp4 and clips/normal/*.mp4;
+    `monitor train clips.csv --out models/bundles/mine --resume`
     """
     room = _training_room()
-    bundle = room.training.run(
-        data,
-        out_folder,
-        recipe=room.recipe.find_recipe(recipe),
-        console=err,
-        cache=cache,
-        skip_bad=skip_bad,
-        prefix=prefix,
-    )
+    try:
+        bundle = room.training.run(
+            data,
+            out_folder,
+            recipe=room.recipe.find_recipe(recipe),
+            console=err,
+            cache=cache,
+            skip_bad=skip_bad,
+            prefix=prefix,
+            resume=resume,
+        )
+    except KeyboardInterrupt:
+        _tell_how_to_resume()
+        raise
     err.print(f"[green]✓[/] {escape(str(bundle.path))}", highlight=False)
+
+
+def _tell_how_to_resume() -> None:
+    arguments = sys.argv[1:] if "--resume" in sys.argv else [*sys.argv[1:], "--resume"]
+    err.print("Interrupted. What was learned up to the last whole epoch is kept; to go on from there:", soft_wrap=True)
+    err.print(f"  monitor {escape(shlex.join(arguments))}", highlight=False, soft_wrap=True)
 
 
 def evaluate(

@@ -20,13 +20,15 @@ from models.dataset import Clip, Dataset, DatasetInvalid
 from models.entries import ClipEntry
 from models.event_model import EventModel
 from models.recipe import RECIPES, Recipe
-from models.scenes.clips import plan_clips, write_clips, write_recordings
+from models.scenes.clips import write_recordings
 from models.training import class_weights, move_average, split_groups
 from models.windows import cut_windows, random_window, stride_windows
 from monitor.bundle import CARD, Bundle, SampleShape, load_bundle
 from monitor.scoring.engine import Preference, open_engine
 
 CONSOLE = Console(file=StringIO())
+pytestmark = pytest.mark.xdist_group("training")  # they share drawn clips
+
 TINY = RECIPES["demo"].model_copy(
     update={
         "sample": SampleShape(pictures=2, context_spacing_seconds=1 / 15, width_pixels=64, height_pixels=36),
@@ -39,21 +41,14 @@ TINY = RECIPES["demo"].model_copy(
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clips")
-    list(write_clips(folder, plan_clips(24, seed=8)))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
-def bundle(clips: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(drawn_clips: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     torch.set_num_threads(1)
-    return training.run(clips, tmp_path_factory.mktemp("out") / "tiny", recipe=TINY, console=CONSOLE, cache=cache)
+    return training.run(drawn_clips, tmp_path_factory.mktemp("out") / "tiny", recipe=TINY, console=CONSOLE, cache=cache)
 
 
 def test_training_ends_in_a_bundle_that_loads(bundle: Bundle) -> None:
@@ -68,7 +63,7 @@ def test_training_ends_in_a_bundle_that_loads(bundle: Bundle) -> None:
 
 
 def test_a_checkpoint_of_every_epoch_is_kept(bundle: Bundle, cache: Path) -> None:
-    assert len(list((cache / "checkpoints" / "tuned").glob("epoch*.pt"))) == 3
+    assert len(list((cache / "checkpoints" / "tiny" / "whole").glob("epoch*.pt"))) == 3
 
 
 @pytest.mark.parametrize("preference", ["onnxruntime", "openvino"])
@@ -108,16 +103,16 @@ def test_long_recordings_are_judged_through_the_live_path(bundle: Bundle, tmp_pa
     assert 0 <= found.false_alarms <= found.told
 
 
-def test_a_bundle_is_evaluated_on_clips(bundle: Bundle, clips: Path, cache: Path) -> None:
-    report = evaluation.run(clips, bundle=bundle, console=CONSOLE, cache=cache)
+def test_a_bundle_is_evaluated_on_clips(bundle: Bundle, drawn_clips: Path, cache: Path) -> None:
+    report = evaluation.run(drawn_clips, bundle=bundle, console=CONSOLE, cache=cache)
     assert report.confusion.sum() == report.measured.clips == 24
     assert 0.0 <= report.measured.accuracy.low <= report.measured.accuracy.value <= report.measured.accuracy.high <= 1.0
     assert set(report.as_json()) == {"clips", "groups", "accuracy", "auc", "labels", "confusion", "folds"}
 
 
-def test_folds_judge_each_clip_once(clips: Path, cache: Path) -> None:
+def test_folds_judge_each_clip_once(drawn_clips: Path, cache: Path) -> None:
     recipe = TINY.model_copy(update={"tuned_epochs": 0, "frozen_epochs": 2})
-    report = evaluation.run_folds(clips, recipe=recipe, folds=2, console=CONSOLE, cache=cache)
+    report = evaluation.run_folds(drawn_clips, recipe=recipe, folds=2, console=CONSOLE, cache=cache)
     assert sum(fold.clips for fold in report.folds) == 24
     assert report.confusion.sum() == 24
 
