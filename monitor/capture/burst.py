@@ -35,7 +35,9 @@ def seconds_of(packet: Packet[VideoStream]) -> float | None:
 
 
 def settled(packets: Iterable[Arrived], clock: StreamClock) -> Iterator[Arrived]:
-    """Yield packets in their order; hold the first ones of a connection, and those that come late, while they burst.
+    """Yield packets in their order; hold those of unknown delay until they come at the stream's own pace.
+
+    They are the first ones of a connection, those that come late, and those behind a jump of the timestamps.
 
     What the burst tells of the least delay, `clock` has learnt when its first packet is yielded.
 
@@ -53,7 +55,7 @@ def settled(packets: Iterable[Arrived], clock: StreamClock) -> Iterator[Arrived]
             if burst is not None and burst.breaks_off_before(seconds):
                 yield from burst.end(clock)
                 burst = _Burst()
-            if burst is None and clock.strays(seconds, received):
+            if burst is None and clock.doubts(seconds, received):
                 burst = _Burst()
             if burst is None:
                 yield packet, received
@@ -75,6 +77,8 @@ class _Burst:
         self._held: list[Arrived] = []
         self._bytes = 0
         self._least: float | None = None
+        self._first: float | None = None
+        """The first timestamp."""
         self._newest: tuple[float, float] | None = None
         """(received, timestamp)"""
         self._past: deque[tuple[float, float]] = deque()
@@ -89,6 +93,7 @@ class _Burst:
         self._bytes += packet.size
         if seconds is None:
             return
+        self._first = seconds if self._first is None else self._first
         delay = received - seconds
         self._least = delay if self._least is None else min(self._least, delay)
         self._newest = (received, seconds)
@@ -109,6 +114,6 @@ class _Burst:
 
     def end(self, clock: StreamClock) -> Iterator[Arrived]:
         """Tell the clock, and let the packets go."""
-        if self._least is not None and self._newest is not None:
-            clock.learn(self._least, received_seconds=self._newest[0])
+        if self._least is not None and self._newest is not None and self._first is not None:
+            clock.learn(self._least, first_pts_seconds=self._first, received_seconds=self._newest[0])
         yield from self._held

@@ -27,6 +27,8 @@ although 2 / 15 * 7.5 may come out a hair below 1."""
 
 CLOCK_WINDOW_SECONDS = 3.0
 JUMP_SECONDS = 2.0
+JOLT_SECONDS = 0.4
+"""Timestamps that step back or gain so much have jumped: reordered frames do not step back so far."""
 STEP_BACK_SECONDS = 1.0
 CONTEXT_SLACK_SECONDS = 2.0
 CONTEXT_GRAIN = 8
@@ -58,7 +60,7 @@ class StreamClock:
     taken for the constant: bursts only add delay, so they do not move it, while a drifting or wrongly
     declared camera clock does, at its own pace. It starts anew when the timestamps step back, or when
     the mapped time strays from the arrival by more than JUMP_SECONDS and no later packet has confirmed
-    it (`learn`). A forward jump needs no rule: it makes the least delay at once.
+    it (`learn`). A forward jump makes the least delay at once.
     """
 
     def __init__(self) -> None:
@@ -99,25 +101,30 @@ class StreamClock:
         """Whether the stream has told timestamps since the last break."""
         return bool(self._delays)
 
-    def strays(self, pts_seconds: float | None, received_seconds: float) -> bool:
-        """Whether a packet comes so late that it was held up on its way, or that the stream's timestamps stood still.
+    def doubts(self, pts_seconds: float | None, received_seconds: float) -> bool:
+        """Whether a packet was held up on its way, or its stream's timestamps jumped or stood still.
 
-        Only the packets behind it tell which: see `learn`.
+        Only the packets behind it tell which, and what its delay is: see `learn`.
         """
         if pts_seconds is None or not self._delays:
             return False
-        return received_seconds - pts_seconds - self._delays[0][1] > JUMP_SECONDS
+        jolted = received_seconds - pts_seconds < self._delays[0][1] - JOLT_SECONDS
+        return jolted or pts_seconds < self._last_pts - JOLT_SECONDS or self._late(pts_seconds, received_seconds)
 
-    def learn(self, delay_seconds: float, *, received_seconds: float) -> None:
+    def learn(self, delay_seconds: float, *, first_pts_seconds: float, received_seconds: float) -> None:
         """Take the least delay of packets whose frames are dated only after this.
 
-        Where it is near the least delay so far, the packets were held up on their way and the old one holds.
+        Where the timestamps go on and it is near the least delay so far, the packets were held up on their way and the
+        old one holds.
 
         Args:
             delay_seconds: least `received - pts` of the packets.
+            first_pts_seconds: of the first of them.
             received_seconds: when the last of them had arrived.
         """
-        if self._delays and delay_seconds - self._delays[0][1] <= JUMP_SECONDS:
+        if first_pts_seconds < self._last_pts - JOLT_SECONDS:
+            self.restart()
+        elif self._delays and delay_seconds - self._delays[0][1] <= JUMP_SECONDS:
             delay_seconds = min(delay_seconds, self._delays[0][1])
         self._delays = deque([(received_seconds, delay_seconds)])
 
@@ -142,7 +149,10 @@ class StreamClock:
 
     def _jumped(self, pts: float, received: float) -> bool:
         """Whether a frame is too late for the least delay, unless a packet that came after it has confirmed that."""
-        return self.strays(pts, received) and self._delays[0][0] < received
+        return self._late(pts, received) and self._delays[0][0] < received
+
+    def _late(self, pts: float, received: float) -> bool:
+        return received - pts - self._delays[0][1] > JUMP_SECONDS
 
     def _note(self, received: float, delay: float) -> None:
         while self._delays and self._delays[-1][1] >= delay:

@@ -133,3 +133,13 @@ def test_what_is_held_when_a_stream_fails(reason: FailureReason, kept: int) -> N
         for arrived in settled(failing(), StreamClock()):
             told.append(arrived)
     assert len(told) == kept
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, -3.0, -0.5, 1.0, 3600.0])
+def test_a_picture_behind_a_jump_is_dated_although_it_came_late(seconds: float) -> None:
+    arrived = stream(25.0, seconds=6.0, held=[(3.0, 3.3)])
+    for one, _ in arrived[75:]:
+        one.pts += round(seconds / BASE)
+    clock = StreamClock()
+    times = [clock.time_of(seconds_of(one), received) for one, received in settled(arrived, clock)]
+    assert times == pytest.approx([NOW + number / 25 for number in range(150)], abs=1e-3)
