@@ -48,6 +48,8 @@ PRODUCER_TIME = struct.Struct("=q")
 GUESSED_FPS = 25
 """For elementary streams without timestamps whose headers tell no rate either."""
 
+LONGEST_PAUSE_SECONDS = 10.0
+"""A file whose timestamps jump further is damaged or was cut: it is played on at once."""
 LONG_GOP_SECONDS = 10.0
 SKEW_SECONDS = 2.0
 RATE_TOLERANCE = 0.1
@@ -339,7 +341,7 @@ class _Pace:
         due = self._count / self._fps if timestamp is None else float(timestamp * packet.time_base)
         self._count += 1
         now = time.monotonic()
-        if self._begun is None:
+        if self._begun is None or abs(self._begun + due - now) > LONGEST_PAUSE_SECONDS:
             self._begun = now - due
         self._stop.wait(max(0.0, self._begun + due - now))
 

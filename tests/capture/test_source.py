@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from monitor.capture.source import open_source, probe, read_video
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.errors import InputInvalid, SourceFailed
 from monitor.records import ClockSource, FailureReason
-from tests.capture.drawing import write_video
+from tests.capture.drawing import plain_frame, write_video
 from tests.conftest import StartRtsp, StreamFiles
 from tests.services.certificates import Certificates
 from tests.services.ports import free_port
@@ -169,6 +170,26 @@ def test_read_video_gives_frames_from_second_zero(codec: str, tmp_path: Path) ->
     video = list(read_video(write_video(tmp_path / "a.mkv", codec=codec, frames=30)))
     assert len(video) == 30
     assert [seconds for _, seconds in video] == pytest.approx([n / 25 for n in range(30)], abs=2e-3)
+
+
+def test_a_file_whose_timestamps_jump_by_hours_is_played_on_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "jumps.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.codec_context.time_base = 64, 48, Fraction(1, 25)
+        for number in range(20):
+            frame = plain_frame(100 + number)
+            frame.pts, frame.time_base = number + (number >= 10) * 36_000 * 25, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    begun = time.monotonic()
+    with open_source(CameraConfig(id="yard", url=str(path)), QUICK) as source, pytest.raises(SourceFailed) as ended:
+        count = 0
+        for _ in source.packets():
+            count += 1
+    assert ended.value.reason is FailureReason.ENDED
+    assert count >= 20
+    assert time.monotonic() - begun < 10.0
 
 
 def test_read_video_skips_what_is_damaged(tmp_path: Path) -> None:
