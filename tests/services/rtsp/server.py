@@ -43,6 +43,8 @@ IDR = {
 """NAL headers of pictures from which decoding can begin."""
 
 SECOND = Gst.SECOND
+DRAIN_SECONDS = 0.2
+"""How long a jump of the time stamps waits for the pictures before it."""
 QUEUE_BYTES = 32 * 1024 * 1024
 """What one client's pipeline may hold back; the oldest goes first."""
 
@@ -144,6 +146,7 @@ class Stream:
         self.begun = time.monotonic()
         self.due = self.begun
         self.shift = 0
+        self.wanted_jump = 0.0
         self.probe = 0
         self.ended = False
         self.lose(mount.loss)
@@ -154,6 +157,7 @@ class Stream:
             self.due = now + 1.0 / self.mount.fps
             return
         self._take_up_new_clip()
+        self._take_up_jump()
         if self.next >= len(self.clip.units):
             if not self.mount.loop:
                 self.end()
@@ -182,9 +186,23 @@ class Stream:
             self.probe = pad.add_probe(kinds, lambda *_: drop if chance.random() < loss else keep)
 
     def jump(self, seconds: float) -> None:
-        """Shift the RTP time stamps from now on; what is undone behind the payloader leaves the pace as it is."""
+        """Shift the RTP time stamps from the next picture on."""
+        self.wanted_jump += seconds
+
+    def _take_up_jump(self) -> None:
+        """Shift the time stamps; what is undone behind the payloader leaves the pace as it is.
+
+        Between two pictures: one that is on its way then would be held back by as much as the stamps jump.
+        """
+        if not self.wanted_jump:
+            return
+        give_up = time.monotonic() + DRAIN_SECONDS
+        while self.source.get_property("current-level-bytes") and time.monotonic() < give_up:
+            time.sleep(0.001)
+        time.sleep(0.005)  # the last one leaves the payloader
         age = int((self.due - self.begun) * SECOND)
-        self.shift = max(self.shift + int(seconds * SECOND), -age)
+        self.shift = max(self.shift + int(self.wanted_jump * SECOND), -age)
+        self.wanted_jump = 0.0
         self.payloader.get_static_pad("src").set_offset(-self.shift)
 
     def _take_up_new_clip(self) -> None:
