@@ -31,9 +31,9 @@ class Clips:
     large: Path
     """H.264, 384 x 256."""
 
-    def mount(self) -> Mount:
+    def mount(self, *, fps: float = FPS) -> Mount:
         """What a healthy camera plays."""
-        return Mount(self.h264, FPS)
+        return Mount(self.h264, fps)
 
 
 def numbered(*, width: int = 192, height: int = 128) -> Iterator[Picture]:

@@ -11,7 +11,7 @@ import random
 import time
 from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
@@ -19,6 +19,7 @@ import pytest
 
 from tests.capture.faults import FAULTS, Clips, Fault, Place, make_clips
 from tests.services.monitor import MonitorProcess, configuration
+from tests.services.processes import held_by
 from tests.services.proxy import FaultyProxy
 from tests.services.rtsp import RtspServer
 
@@ -128,17 +129,9 @@ class Soak:
 
 def figures(monitor: MonitorProcess) -> dict[str, dict[str, int]]:
     """What each process of the program holds now."""
-    root = psutil.Process(monitor.process.pid)
-    workers = sorted(root.children(), key=lambda process: process.pid)
-    named = {"service": root} | {f"capture process {number}": process for number, process in enumerate(workers)}
-    return {
-        name: {
-            "resident_bytes": process.memory_info().rss,
-            "threads": process.num_threads(),
-            "descriptors": process.num_fds(),
-        }
-        for name, process in named.items()
-    }
+    workers = sorted(child.pid for child in psutil.Process(monitor.process.pid).children())
+    named = {"service": monitor.process.pid} | {f"capture process {number}": pid for number, pid in enumerate(workers)}
+    return {name: asdict(held_by(pid)) for name, pid in named.items()}
 
 
 @pytest.fixture
