@@ -20,7 +20,7 @@ import tomli_w
 from prometheus_client.parser import text_string_to_metric_families
 
 COMMAND = [sys.executable, "-m", "monitor"]
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 def configuration(
@@ -58,7 +58,11 @@ class MonitorProcess:
         self.address = ""
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:  # raised again; a monitor that was too slow must not outlive its test
+            self.kill()
+            raise
         return self
 
     def __exit__(
