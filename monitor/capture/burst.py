@@ -21,7 +21,8 @@ from monitor.records import FailureReason
 PACE_SECONDS = 0.2
 """A burst is over when the packets of so long a time have come at the stream's own pace."""
 BURST_PACE = 2.0
-"""Packets that come so many times faster than their timestamps say are a burst; timestamps may be wrong by less."""
+"""Packets that come so many times faster than their timestamps say are a burst, and those that come so much slower are
+late, with a burst behind them; timestamps may be wrong by less."""
 MOST_SECONDS = 1.0
 MOST_BYTES = 32 * 2**20
 """However long a burst, so much is held at most; less than the shortest time after which a stream counts as stalled."""
@@ -80,7 +81,9 @@ class _Burst:
         self._first: float | None = None
         """The first timestamp."""
         self._newest: tuple[float, float] | None = None
-        """(received, timestamp)"""
+        """(received, timestamp) of the last packet that has one."""
+        self._before = (0.0, 0.0)
+        """The one before it."""
         self._past: deque[tuple[float, float]] = deque()
         """(received, timestamp) of the last PACE_SECONDS, and one before them."""
 
@@ -96,6 +99,7 @@ class _Burst:
         self._first = seconds if self._first is None else self._first
         delay = received - seconds
         self._least = delay if self._least is None else min(self._least, delay)
+        self._before = self._newest or (received, seconds)
         self._newest = (received, seconds)
         self._past.append(self._newest)
         while len(self._past) > 1 and received - self._past[1][0] >= PACE_SECONDS:
@@ -109,11 +113,18 @@ class _Burst:
             return True
         if self._newest is None:
             return held_seconds >= PACE_SECONDS
-        waited = self._newest[0] - self._past[0][0]
-        return waited >= PACE_SECONDS and self._newest[1] - self._past[0][1] < BURST_PACE * waited
+        waited, told = _apart(self._past[0], self._newest)
+        last_waited, last_told = _apart(self._before, self._newest)
+        at_pace = told <= BURST_PACE * waited and waited <= BURST_PACE * told
+        return waited >= PACE_SECONDS and at_pace and last_told <= BURST_PACE * last_waited
 
     def end(self, clock: StreamClock) -> Iterator[Arrived]:
         """Tell the clock, and let the packets go."""
         if self._least is not None and self._newest is not None and self._first is not None:
             clock.learn(self._least, first_pts_seconds=self._first, received_seconds=self._newest[0])
         yield from self._held
+
+
+def _apart(one: tuple[float, float], two: tuple[float, float]) -> tuple[float, float]:
+    """Return the seconds between two arrivals, and between their timestamps."""
+    return two[0] - one[0], two[1] - one[1]

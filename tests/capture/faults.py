@@ -108,6 +108,8 @@ def _new_password(place: Place) -> None:
     place.server.disconnect()
 
 
+CLOCK_FAULT = "the camera's clock is set forward 2 min"
+CLOCK_SECONDS = 120
 R = FailureReason
 FAULTS = (
     Fault("stall", lambda p: p.server.stall(p.name), lambda p: p.server.resume(p.name), frozenset({R.STALLED})),
@@ -134,6 +136,7 @@ FAULTS = (
     Fault("jump forward 1 s", lambda p: p.server.jump(p.name, 1.0), shifts=True),
     Fault("jump back 3 s", lambda p: p.server.jump(p.name, -3.0), shifts=True),
     Fault("jump back 0.5 s", lambda p: p.server.jump(p.name, -0.5), shifts=True),
+    Fault(CLOCK_FAULT, lambda p: p.proxy.set_clock(CLOCK_SECONDS), lambda p: p.proxy.resume(), shifts=True),
     Fault("slower", lambda p: p.server.set_fps(p.name, 5.0), lambda p: p.server.set_fps(p.name, FPS), blinds=True),
     Fault("faster", lambda p: p.server.set_fps(p.name, 30.0), lambda p: p.server.set_fps(p.name, FPS), blinds=True),
     Fault(

@@ -55,6 +55,16 @@ def test_a_burst_at_the_beginning_is_dated_by_the_pace_behind_it(fps: float, hel
     assert all(time == pytest.approx(seen, abs=1e-3) for seen, time in told)
 
 
+@given(st.floats(10, 60), st.integers(0, 11), st.floats(0.05, 0.6))
+@settings(max_examples=40, deadline=None)
+def test_a_reader_that_is_starved_in_mid_burst_is_not_deceived(fps: float, after: int, starved_seconds: float) -> None:
+    """The first packets of a burst are read at once, the others after a pause that looks like the stream's pace."""
+    arrived = stream(fps, seconds=3.0, held=[(0.0, 12 / fps)])
+    pause = arrived[12][1] + starved_seconds
+    starved = [(one, received if n <= after else max(received, pause)) for n, (one, received) in enumerate(arrived)]
+    assert all(time == pytest.approx(seen, abs=1e-3) for seen, time in dated(starved))
+
+
 @given(st.floats(4, 60), st.floats(0.1, 8.0))
 @settings(max_examples=40, deadline=None)
 def test_what_a_network_held_back_keeps_its_times(fps: float, held_seconds: float) -> None:

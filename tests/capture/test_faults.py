@@ -11,7 +11,7 @@ import pytest
 
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.records import CameraState
-from tests.capture.faults import FAULTS, Clips, Fault, Place
+from tests.capture.faults import CLOCK_FAULT, CLOCK_SECONDS, FAULTS, Clips, Fault, Place
 from tests.capture.watching import (
     BLIND_SECONDS,
     SAMPLE_FPS,
@@ -97,6 +97,17 @@ def test_the_camera_returns_and_its_times_are_right(fault: Fault, matrix: Run) -
     check_numbers(samples, breaks, blind)
     if not fault.shifts:
         assert check_against_the_cameras_clock(samples) > len(samples) / 3
+
+
+def test_the_cameras_clock_is_told_and_not_believed(matrix: Run) -> None:
+    """What its samples are dated by is held to their numbers above."""
+    name = name_of(next(fault for fault in FAULTS if fault.name == CLOCK_FAULT))
+    told = [skew for skew in matrix.watch.skews[name] if skew is not None]
+    assert max(told) == pytest.approx(CLOCK_SECONDS, abs=0.5)
+    assert told[0] == pytest.approx(0.0, abs=0.5)
+    assert told[-1] == pytest.approx(0.0, abs=0.5)
+    for other in ("by-0", "by-1"):
+        assert all(abs(skew) < 0.5 for skew in matrix.watch.skews[other] if skew is not None)
 
 
 def test_nobody_else_notices(matrix: Run) -> None:

@@ -32,6 +32,8 @@ class Watch:
     def __init__(self, settings: CaptureConfig) -> None:
         self.samples: dict[str, list[tuple[float, Sample]]] = defaultdict(list)
         self.states: dict[str, list[CameraStatus]] = defaultdict(list)
+        self.skews: dict[str, list[float | None]] = defaultdict(list)
+        """The camera's clock less ours, once a second."""
         self.workers: list[WorkerReport] = []
         self.supervisor = CaptureSupervisor(
             settings,
@@ -39,7 +41,7 @@ class Watch:
             shape=SHAPE,
             on_sample=lambda sample: self.samples[sample.camera].append((time.time(), sample)),
             on_status=lambda status: self.states[status.camera].append(status),
-            on_counts=lambda _counts: None,
+            on_counts=lambda counts: self.skews[counts.camera].append(counts.skew_seconds),
             on_worker=self.workers.append,
         )
 
@@ -121,4 +123,4 @@ def check_numbers(samples: list[Sample], breaks: list[float], blind: tuple[float
             continue
         shown = (number_in(two) - number_in(one)) / FPS
         off = (shown - passed + LOOP_SECONDS / 2) % LOOP_SECONDS - LOOP_SECONDS / 2
-        assert abs(off) < TIME_TOLERANCE_SECONDS, (one.time_seconds, two.time_seconds)
+        assert abs(off) < TIME_TOLERANCE_SECONDS, (one.time_seconds, two.time_seconds, off)

@@ -18,6 +18,8 @@ Mode = Literal["forward", "swallow", "garbage"]
 
 CALL_SECONDS = 5.0
 CHUNK_BYTES = 64 * 1024
+SENDER_REPORT = 200
+"""RTCP's packet type."""
 
 
 class FaultyProxy:
@@ -35,6 +37,7 @@ class FaultyProxy:
         self._mode: Mode = "forward"
         self._corruption = 0.0
         self._rtp_corruption = 0.0
+        self._clock_seconds = 0
         self._orphaned: set[asyncio.StreamWriter] = set()
         self._chance = random.Random(0)
         self._writers: set[asyncio.StreamWriter] = set()
@@ -88,7 +91,7 @@ class FaultyProxy:
 
     def resume(self) -> None:
         """Forward again, beginning with what was held back; undo all but what happened to connections."""
-        self._mode, self._corruption, self._rtp_corruption = "forward", 0.0, 0.0
+        self._mode, self._corruption, self._rtp_corruption, self._clock_seconds = "forward", 0.0, 0.0, 0
         self._call(self._listen())
         self._call(self._set_flow(on=True))
 
@@ -129,6 +132,10 @@ class FaultyProxy:
         self._chance = random.Random(seed)
         self._rtp_corruption = probability
 
+    def set_clock(self, seconds: int) -> None:
+        """Shift the camera's clock in its RTCP sender reports by so much; the pictures come as they did."""
+        self._clock_seconds = seconds
+
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None, "the proxy is not running"
         asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_SECONDS)
@@ -161,7 +168,7 @@ class FaultyProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # lets the transports close
+        await asyncio.sleep(0.02)  # lets the transports close
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -220,9 +227,20 @@ class FaultyProxy:
                 return
             if harm:
                 payloads = framing.payloads(chunk)
+                chunk = self._with_shifted_clock(chunk, framing.reports)
                 chunk = self._harmed_rtp(chunk, payloads) if self._rtp_corruption else self._harmed(chunk)
             writer.write(chunk)
             await writer.drain()
+
+    def _with_shifted_clock(self, chunk: bytes, reports: list[range]) -> bytes:
+        if not self._clock_seconds:
+            return chunk
+        shifted = bytearray(chunk)
+        for report in reports:
+            if shifted[report.start + 1] == SENDER_REPORT:
+                seconds = slice(report.start + 8, report.start + 12)  # of the NTP timestamp (RFC 3550, 6.4.1)
+                shifted[seconds] = (int.from_bytes(shifted[seconds]) + self._clock_seconds).to_bytes(4)
+        return bytes(shifted)
 
     def _harmed_rtp(self, chunk: bytes, payloads: list[range]) -> bytes:
         harmed = bytearray(chunk)
@@ -240,7 +258,11 @@ class FaultyProxy:
 
 
 class InterleavedFraming:
-    """Finds the RTP payloads in what an RTSP server sends over its connection (RFC 2326, 10.12); holds nothing back."""
+    """Finds RTP payloads and RTCP in what an RTSP server sends in its connection (RFC 2326, 10.12); holds nothing back.
+
+    Attributes:
+        reports: where in the newest chunk whole RTCP packets lie; one that is cut in two is left out.
+    """
 
     HEAD_BYTES = 4
     RTP_HEAD_BYTES = 12
@@ -251,10 +273,12 @@ class InterleavedFraming:
         self._left = 0
         self._skip = 0
         self._is_rtp = False
+        self.reports: list[range] = []
 
     def payloads(self, chunk: bytes) -> list[range]:
         """Return where in the next chunk there is RTP payload."""
         found = []
+        self.reports = []
         at = 0
         while at < len(chunk):
             if self._left:
@@ -267,6 +291,8 @@ class InterleavedFraming:
                 at = end
             else:
                 at = self._read_head(chunk, at)
+                if self._left and not self._is_rtp and at + self._left <= len(chunk):
+                    self.reports.append(range(at, at + self._left))
         return found
 
     def _read_head(self, chunk: bytes, at: int) -> int:
