@@ -119,11 +119,9 @@ def test_a_killed_worker_is_replaced_and_the_other_loses_no_slot(ears: Ears, tmp
         ears.supervisor.add(video(tmp_path, name))
     ears.wait(lambda: len(ears.samples["yard"]) > 4 and len(ears.samples["hall"]) > 4)
     os.kill(ears.pid(0), signal.SIGKILL)
-    killed = time.monotonic()
     ears.wait(lambda: any(report.lost for report in ears.workers))
     lost = len(ears.samples["yard"])
-    ears.wait(lambda: len(ears.samples["yard"]) > lost, 5.0)
-    assert time.monotonic() - killed < 5.0
+    ears.wait(lambda: len(ears.samples["yard"]) > lost)  # how fast: see test_isolation
     assert [(state.camera, state.state) for state in ears.states if state.reason is FailureReason.WORKER_LOST] == [
         ("yard", CameraState.OFFLINE)
     ]
