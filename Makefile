@@ -45,8 +45,8 @@ test: $(VENV)/.train setup-services ## All tests, with the real servers
 test-gpu: $(VENV)/.train ## The tests that need an NVIDIA GPU
 	@$(BIN)/python -m pytest -m gpu; code=$$?; if [ $$code -eq 5 ]; then echo "no GPU tests yet"; exit 0; fi; exit $$code
 
-soak: $(VENV)/.train setup-services ## The long tests: brokers and monitors killed again and again
-	@$(BIN)/python -m pytest -m soak
+soak: $(VENV)/.train setup-services ## The long tests, an hour: faults at random for 20 minutes, each a hundred times; brokers and monitors killed
+	@$(BIN)/python -m pytest -m soak -rP
 
 bench: $(VENV)/.train setup-services ## All benchmarks; tables on the screen, JSON in var/benchmarks
 	@mkdir -p var/benchmarks

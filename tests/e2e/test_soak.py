@@ -38,6 +38,9 @@ GRAIN_SECONDS = 2.5
 REST_SECONDS = 5.0
 GROWTH_BYTES = 48 * 2**20
 """Of one process in the whole time: its heap's holes. A picture lost with each fault would be more."""
+MISSED_SHARE = 0.005
+"""Of the samples of a camera that was never struck, on a machine that has other work too."""
+SAMPLED, DROPPED, UP = "monitor_frames_sampled_total", "monitor_frames_dropped_total", "monitor_camera_up"
 REPORT = Path(__file__).parents[2] / "var/soak/cameras.json"
 
 
@@ -77,12 +80,14 @@ class Soak:
     chance: random.Random = field(default_factory=lambda: random.Random(SEED))
     returns: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     late: list[str] = field(default_factory=list)
+    resident_bytes: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Of each process, once a minute."""
 
     def run(self, seconds: float) -> None:
         """Strike for so long, then let all return."""
         end = time.monotonic() + seconds
         strike = time.monotonic()
-        looked = 0.0
+        looked = weighed = 0.0
         while time.monotonic() < end or any(one.fault for one in self.struck):
             now = time.monotonic()
             for one in self.struck:
@@ -94,6 +99,10 @@ class Soak:
             if now - looked >= 1.0:
                 looked = now
                 self._look()
+            if now - weighed >= 60.0:
+                weighed = now
+                for name, held in figures(self.monitor).items():
+                    self.resident_bytes[name].append(held["resident_bytes"])
             time.sleep(0.1)
 
     def _strike(self, now: float) -> None:
@@ -108,17 +117,16 @@ class Soak:
         assert one.fault is not None
         one.fault.end(one.place)
         one.ended = time.monotonic()
-        one.samples = self.monitor.metric("monitor_frames_sampled_total", camera=one.place.name)
+        one.samples = self.monitor.metric(SAMPLED, camera=one.place.name)
 
     def _look(self) -> None:
         """Note who has returned: up, and its samples count again."""
+        shown = self.monitor.metric_by("camera", SAMPLED, UP)
         for one in self.struck:
             if one.fault is None or one.ended is None:
                 continue
-            taken = self.monitor.metric("monitor_frames_sampled_total", camera=one.place.name)
-            up = self.monitor.metric("monitor_camera_up", camera=one.place.name)
             away = time.monotonic() - one.ended
-            if up and taken > one.samples + 1:
+            if shown[UP][one.place.name] and shown[SAMPLED][one.place.name] > one.samples + 1:
                 self.returns[one.fault.name].append(away)
                 one.fault, one.rests = None, time.monotonic() + REST_SECONDS
             elif away > RETURN_SECONDS + GRAIN_SECONDS:
@@ -164,14 +172,13 @@ def test_sixteen_cameras_and_faults_at_random(clips: Clips, tmp_path: Path) -> N
             monitor.wait_for_metric("monitor_camera_up", 1, 60, camera=name)
         time.sleep(WARM_SECONDS)
         soak = Soak(monitor, struck)
-        before = {name: monitor.metric("monitor_frames_sampled_total", camera=name) for name in bystanders}
-        began, start = time.monotonic(), figures(monitor)
+        start = figures(monitor)
+        began, before = time.monotonic(), monitor.metric_by("camera", SAMPLED)[SAMPLED]
         soak.run(SECONDS)
         time.sleep(REST_SECONDS)
-        seconds, end = time.monotonic() - began, figures(monitor)
-        taken = {
-            name: monitor.metric("monitor_frames_sampled_total", camera=name) - before[name] for name in bystanders
-        }
+        seconds, after = time.monotonic() - began, monitor.metric_by("camera", SAMPLED, DROPPED)
+        end = figures(monitor)
+        taken = {name: after[SAMPLED][name] - before[name] for name in bystanders}
         report = {
             "seconds": round(seconds, 1),
             "cameras": CAMERAS,
@@ -181,15 +188,17 @@ def test_sixteen_cameras_and_faults_at_random(clips: Clips, tmp_path: Path) -> N
             },
             "late": soak.late,
             "processes": {name: {"start": start.get(name), "end": end[name]} for name in end},
+            "resident_bytes_each_minute": soak.resident_bytes,
             "bystanders": {
                 name: {
                     "samples": count,
                     "expected": round(seconds * bundle_fps(), 1),
+                    "dropped": after[DROPPED].get(name, 0.0),
                     "reconnects": monitor.metric("monitor_camera_reconnects_total", camera=name),
                 }
                 for name, count in taken.items()
             },
-            "dropped": monitor.metric("monitor_frames_dropped_total"),
+            "dropped": sum(after[DROPPED].values()),
             "capture_processes_lost": monitor.metric("monitor_capture_worker_restarts_total"),
             "capture_processes_recycled": monitor.metric("monitor_capture_worker_recycled_total"),
             "internal_errors": monitor.metric("monitor_camera_failures_total", reason="internal"),
@@ -202,7 +211,8 @@ def test_sixteen_cameras_and_faults_at_random(clips: Clips, tmp_path: Path) -> N
     assert not report["late"]
     assert report["capture_processes_lost"] == report["internal_errors"] == 0
     for name, count in taken.items():
-        assert abs(count - seconds * bundle_fps()) < 2 * bundle_fps(), name  # counts arrive once a second
+        expected = seconds * bundle_fps()
+        assert abs(count - expected) < MISSED_SHARE * expected + 2 * bundle_fps(), name  # counts come once a second
         assert report["bystanders"][name]["reconnects"] == 0
     for name, held in end.items():
         assert held["resident_bytes"] - start[name]["resident_bytes"] < GROWTH_BYTES, name

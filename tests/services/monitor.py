@@ -146,6 +146,17 @@ class MonitorProcess:
             if sample.name == name and all(sample.labels.get(key) == value for key, value in labels.items())
         )
 
+    def metric_by(self, label: str, *names: str) -> dict[str, dict[str, float]]:
+        """Return the metrics of these names by the value of one label, all out of one answer: name → value → number."""
+        text = self.get("/metrics")[1]
+        found: dict[str, dict[str, float]] = {name: {} for name in names}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name in found and label in sample.labels:
+                    of = found[sample.name]
+                    of[sample.labels[label]] = of.get(sample.labels[label], 0.0) + sample.value
+        return found
+
     def wait_for_metric(self, name: str, at_least: float, seconds: float, **labels: str) -> float:
         """Return the metric once it is large enough."""
         end = time.monotonic() + seconds
