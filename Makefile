@@ -25,7 +25,7 @@ setup: $(VENV)/.train ## Everything a developer needs into .venv
 
 setup-train: $(VENV)/.train
 
-setup-services: ## The real servers that the tests start: RTSP, Kafka, Prometheus; kustomize
+setup-services: ## The real servers that the tests start: RTSP, Kafka, Prometheus; kustomize; Chromium
 	@bash scripts/setup-services.sh
 
 demo: $(VENV)/.runtime ## Simulated RTSP cameras, the monitor on them, and its page. DEMO_SECONDS=60 ends it; VIDEO=dir plays your clips

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs the real servers that the tests, the demo and the benchmarks start; safe to run twice.
-# Usage: setup-services.sh [rtsp] [kafka] [prometheus] [ffmpeg] [kustomize]      (none: all of them)
+# Usage: setup-services.sh [rtsp] [kafka] [prometheus] [ffmpeg] [kustomize] [browser]      (none: all of them)
 #   rtsp        GStreamer's RTSP server with its Python bindings, from Debian
 #   kafka       Java 17 or newer and Maven from Debian, Kafka's jars by Maven into .cache/kafka/lib
 #   prometheus  Prometheus with promtool, from Debian
 #   ffmpeg      the programs ffmpeg and ffprobe: peers in benchmarks
 #   kustomize   kustomize 5 (what is there, or kubectl's own, or built by Go, which Debian has), and as Go modules the
 #               schemas that manifests and compose.yaml are checked against, both into .cache/kustomize
+#   browser     Chromium, which Playwright drives, and a font, from Debian
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -74,6 +75,10 @@ setup_ffmpeg() {
     command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null || install_packages ffmpeg
 }
 
+setup_browser() {
+    command -v chromium >/dev/null || install_packages chromium fonts-dejavu-core
+}
+
 KUSTOMIZE=v5.0.3  # the newest that Debian's Go builds
 OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
 COMPOSE=github.com/compose-spec/compose-go/v2@v2.4.9
@@ -104,10 +109,10 @@ setup_kustomize() {
     rm -rf "$modules"
 }
 
-[ $# -gt 0 ] || set -- rtsp kafka prometheus ffmpeg kustomize
+[ $# -gt 0 ] || set -- rtsp kafka prometheus ffmpeg kustomize browser
 for part in "$@"; do
     case $part in
-        rtsp | kafka | prometheus | ffmpeg | kustomize) "setup_$part" ;;
-        *) echo "unknown part '$part'; known: rtsp kafka prometheus ffmpeg kustomize" >&2; exit 2 ;;
+        rtsp | kafka | prometheus | ffmpeg | kustomize | browser) "setup_$part" ;;
+        *) echo "unknown part '$part'; known: rtsp kafka prometheus ffmpeg kustomize browser" >&2; exit 2 ;;
     esac
 done

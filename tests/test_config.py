@@ -273,3 +273,50 @@ def test_a_large_stream_is_checked_as_the_small_one_is(tmp_path):
     assert "scheme" in problems(write(tmp_path, wrong))["cameras[0] (yard).clip_url"]
     same = ONE_CAMERA + 'clip_url = "rtsp://camera.example/stream"\n'
     assert "same as url" in str(problems(write(tmp_path, same)))
+
+
+TOKEN = "open-sesame-0123456789"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
+def test_on_this_machine_no_token_is_needed(tmp_path, host):
+    config = load_config(write(tmp_path, f'[http]\nhost = "{host}"\n' + ONE_CAMERA))
+    assert config.http.token.get_secret_value() == ""
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "monitor.example"])
+def test_an_address_that_others_reach_needs_a_token(tmp_path, host):
+    found = problems(write(tmp_path, f'[http]\nhost = "{host}"\n' + ONE_CAMERA))
+    assert "give token_env or token_file" in found["http"]
+
+
+@pytest.mark.parametrize("source", ["variable", "file"])
+def test_the_token_is_read_and_shown_nowhere(tmp_path, monkeypatch, source):
+    monkeypatch.setenv("MONITOR_TOKEN", TOKEN)
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    line = 'token_env = "MONITOR_TOKEN"' if source == "variable" else 'token_file = "token"'
+    config = load_config(write(tmp_path, f'[http]\nhost = "0.0.0.0"\n{line}\n' + ONE_CAMERA))
+    assert config.http.token.get_secret_value() == TOKEN
+    assert TOKEN in config.secrets()
+    assert TOKEN not in repr(config) + config.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('token_env = "NO_SUCH_VARIABLE"', "NO_SUCH_VARIABLE is not set"),
+        ('token_file = "none"', "cannot be read"),
+        ('token_env = "MONITOR_TOKEN"\ntoken_file = "token"', "not both"),
+        ('token_env = "SHORT"', "16 characters or more"),
+        ('token_env = "SPACES"', "16 characters or more"),
+        ('token_file = "empty"', "16 characters or more"),
+    ],
+)
+def test_a_token_that_is_missing_or_too_weak_is_refused_and_not_shown(tmp_path, monkeypatch, lines, told):
+    for name, value in (("MONITOR_TOKEN", TOKEN), ("SHORT", "hunter2hunter2"), ("SPACES", "hunter2 hunter2 hunter2")):
+        monkeypatch.setenv(name, value)
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "empty").write_text("")
+    found = problems(write(tmp_path, f"[http]\n{lines}\n" + ONE_CAMERA))
+    assert told in str(found)
+    assert "hunter2" not in str(found)

@@ -103,6 +103,14 @@ def test_a_changed_kafka_password_is_named_without_being_shown(read, tmp_path: P
     assert changes_between(before, after).needs_restart == ("kafka.password",)
 
 
+def test_a_changed_token_is_named_without_being_shown(read, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("open-sesame-0123456789")
+    before = read('[http]\ntoken_file = "secret"\n' + PLAIN)
+    (tmp_path / "secret").write_text("another-sesame-0123456789")
+    after = read('[http]\ntoken_file = "secret"\n' + PLAIN)
+    assert changes_between(before, after).needs_restart == ("http.token",)
+
+
 def test_secrets_learned_later_are_redacted_as_the_first_ones() -> None:
     redactor = Redactor(["first"])
     redactor.learn(["second!"])

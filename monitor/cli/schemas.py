@@ -11,6 +11,7 @@ from monitor.config import Config
 from monitor.events.alerts import alert_schema_text, health_schema_text
 from monitor.events.asyncapi import asyncapi_text
 from monitor.telemetry.reference import reference_text
+from monitor.web.app import openapi_document
 
 schema_app = typer.Typer(help="Print the schemas of what the program reads and says.", no_args_is_help=True)
 
@@ -43,6 +44,12 @@ def schema_camera() -> None:
 def schema_asyncapi() -> None:
     """Print the AsyncAPI 3.0 document of both topics, with the messages' schemas in it."""
     print(asyncapi_text(), end="")
+
+
+@schema_app.command("openapi")
+def schema_openapi() -> None:
+    """Print the OpenAPI document of the HTTP API."""
+    print(json.dumps(openapi_document(), indent=2))
 
 
 def config_schema() -> dict[str, Any]:

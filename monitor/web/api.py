@@ -46,19 +46,17 @@ REFUSALS: Responses = {
     429: {"model": Refusal, "description": "Too many wrong tokens from this address."},
 }
 NOT_FOUND: Responses = {404: {"model": Refusal, "description": "There is none of that name."}}
-NO_PICTURE: Responses = {204: {"description": "No picture has come yet."}}
+PICTURE: Responses = {
+    200: {"content": {"image/jpeg": {}}, "description": "The picture."},
+    204: {"description": "No picture has come yet."},
+}
+EVENTS: Responses = {
+    200: {"content": {"text/event-stream": {}}, "description": "A stream without an end."},
+    503: {"model": Refusal, "description": "Too many look on already, or the monitor stops."},
+}
 
 
-class JpegAnswer(Response):
-    """A picture."""
-
-    media_type = "image/jpeg"
-
-
-class EventsAnswer(Response):
-    """A stream of server-sent events."""
-
-    media_type = "text/event-stream"
+# A route whose answer is no JSON has `Response` for its class: its refusals are JSON nevertheless.
 
 
 def api(view: View, feed: Feed, broadcaster: Broadcaster) -> APIRouter:
@@ -75,8 +73,8 @@ def api(view: View, feed: Feed, broadcaster: Broadcaster) -> APIRouter:
     @router.get(
         "/events",
         tags=["monitor"],
-        response_class=EventsAnswer,
-        responses={503: {"model": Refusal, "description": "Too many look on already, or the monitor stops."}},
+        response_class=Response,
+        responses=EVENTS,
     )
     async def events(
         after: Annotated[str, Query(max_length=64, description="Id of the last event that was seen.")] = "",
@@ -100,7 +98,7 @@ def media(view: View) -> APIRouter:
     content: Responses = {200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}, "description": "The file."}}
 
     @router.head("/media/{name}", include_in_schema=False)
-    @router.get("/media/{name}", response_class=FileResponse, responses={**content, **ranges, **NOT_FOUND})
+    @router.get("/media/{name}", response_class=Response, responses={**content, **ranges, **NOT_FOUND})
     def evidence(name: str) -> Response:
         """Return a clip, snapshot or strip; answers range requests, so that clips can be sought in."""
         path = view.media(name)
@@ -128,8 +126,8 @@ def _add_cameras(router: APIRouter, view: View, feed: Feed) -> None:
     @router.get(
         "/cameras/{camera}/picture.jpg",
         tags=["cameras"],
-        response_class=JpegAnswer,
-        responses={**NOT_FOUND, **NO_PICTURE},
+        response_class=Response,
+        responses={**PICTURE, **NOT_FOUND},
     )
     def picture(camera: CameraId) -> Response:
         """Return the camera's latest picture, and have a newer one made."""
@@ -138,7 +136,7 @@ def _add_cameras(router: APIRouter, view: View, feed: Feed) -> None:
         latest = feed.pictures.latest(camera)
         if latest is None:
             return Response(status_code=204)
-        return JpegAnswer(latest.jpeg, headers={"X-Picture-Time": f"{latest.seconds:.3f}"})
+        return Response(latest.jpeg, media_type="image/jpeg", headers={"X-Picture-Time": f"{latest.seconds:.3f}"})
 
     @router.get("/cameras/{camera}/scores", tags=["cameras"], response_model=ScoresAnswer, responses=NOT_FOUND)
     def scores(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exception_handlers import http_exception_handler
@@ -65,3 +66,9 @@ class Page:
     def close(self) -> None:
         """End the streams of changes, so that the server can stop; from any thread."""
         self._broadcaster.close()
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI document of the API and the probes."""
+    nothing = cast(View, None)  # no route is called
+    return Page(nothing, Feed()).app.openapi()

@@ -14,16 +14,12 @@ from monitor.web.view import Health, View
 Responses = dict[int | str, dict[str, Any]]
 
 
-class MetricsText(Response):
-    """Metrics in Prometheus' text format."""
-
-    media_type = CONTENT_TYPE
-
-
 def probes(view: View) -> APIRouter:
     """Return the routes of the probes and the metrics."""
     router = APIRouter(tags=["probes"])
     unwell: Responses = {503: {"model": HealthAnswer, "description": "Something is wrong: the parts say what."}}
+
+    text: Responses = {200: {"content": {CONTENT_TYPE: {}}, "description": "Prometheus' text format."}}
 
     @router.get("/live", response_model=HealthAnswer, responses=unwell)
     def live() -> Response:
@@ -35,10 +31,10 @@ def probes(view: View) -> APIRouter:
         """Say whether events are recognised and kept, and Kafka does not refuse us."""
         return _answer(view.ready())
 
-    @router.get("/metrics", response_class=MetricsText)
+    @router.get("/metrics", response_class=Response, responses=text)
     def metrics() -> Response:
         """Return all metrics."""
-        return MetricsText(view.metrics())
+        return Response(view.metrics(), media_type=CONTENT_TYPE)
 
     return router
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -203,6 +204,35 @@ def test_delivered_alerts_are_forgotten_after_their_days(outbox: Outbox) -> None
     assert outbox.prune(29 * DAY) == 0
     assert outbox.prune(31 * DAY) == 2
     assert [stored.alert for stored in outbox.recent(10)] == [make_alert(1)]  # its event has not ended
+
+
+def test_events_are_listed_newest_first_each_as_its_newest_message(outbox: Outbox) -> None:
+    def message(number: int, sequence: int, phase: Phase, *, camera: str = "yard", label: str = "fight") -> Alert:
+        told = make_alert(number, camera=camera, sequence=sequence, phase=phase)
+        return replace(told, label=label, value=f"{camera} {number} {phase.value}".encode())
+
+    outbox.commit([message(0, 0, Phase.STARTED), message(1, 0, Phase.STARTED, camera="gate", label="fall")], now=100.0)
+    outbox.commit([message(0, 1, Phase.UPDATED), message(2, 0, Phase.STARTED)], now=200.0)
+    outbox.commit([message(0, 2, Phase.ENDED), replace(message(9, 0, Phase.STARTED), label="")], now=300.0)
+
+    def listed(limit: int = 10, **wanted: Any) -> list[str]:
+        return [value.decode() for _, value in outbox.newest_of_each(limit, **wanted)]
+
+    assert listed() == ["yard 2 started", "gate 1 started", "yard 0 ended"]
+    assert listed(1) == ["yard 2 started"]
+    assert listed(camera="yard") == ["yard 2 started", "yard 0 ended"]
+    assert listed(label="fall") == ["gate 1 started"]
+    assert listed(camera="yard", label="fall") == []
+    assert listed(since_seconds=200.0) == ["yard 2 started"]
+    assert listed(until_seconds=200.0) == ["gate 1 started", "yard 0 ended"]
+    (position, _), *_ = outbox.newest_of_each(2)[1:]
+    assert listed(before=position) == ["yard 0 ended"]
+    assert [value.decode() for value in outbox.messages_of("alert-yard-0")] == [
+        "yard 0 started",
+        "yard 0 updated",
+        "yard 0 ended",
+    ]
+    assert outbox.messages_of("nobody's") == []
 
 
 def test_a_reader_sees_what_another_process_committed(outbox: Outbox, settings: OutboxConfig) -> None:

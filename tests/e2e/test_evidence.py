@@ -66,7 +66,7 @@ def test_an_event_leaves_a_clip_a_snapshot_and_a_strip(codec, transport, tmp_pat
             with urllib.request.urlopen(f"{monitor.address}/media/{alert}.mp4", timeout=5) as answer:
                 assert answer.headers["Content-Type"] == "video/mp4"
                 assert len(answer.read()) == clip["bytes"]
-            assert f'src="media/{alert}.jpg"' in monitor.get("/")[1]
+            assert f'src="/media/{alert}.jpg"' in monitor.get("/")[1]
             assert monitor.metric("monitor_evidence_total", kind="clip", result="kept") >= 1
             assert 0 < monitor.metric("monitor_evidence_cpu_seconds_total", kind="clip") < 1.0
             assert 0 < monitor.metric("monitor_packet_ring_bytes", camera="yard") <= 16_000_000
