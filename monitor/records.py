@@ -53,6 +53,30 @@ class DropReason(StrEnum):
     """A sample of the same slot, or of a later one, had already been scored."""
 
 
+class GateState(StrEnum):
+    """How much of a camera's stream is decoded."""
+
+    OFF = "off"
+    """All of it, by configuration."""
+    AWAKE = "awake"
+    """All of it, since something moves, or moved a short while ago."""
+    IDLE = "idle"
+    """Keyframes, since nothing moves."""
+    UNSUITED = "unsuited"
+    """All of it, since the stream's keyframes come too seldom, or are none."""
+
+
+class WakeReason(StrEnum):
+    """What woke an idle camera."""
+
+    SIZES = "sizes"
+    """The packets between the keyframes became larger or smaller than is usual for it."""
+    PICTURE = "picture"
+    """A keyframe differed from the one before."""
+    STREAM = "stream"
+    """The stream's keyframes are of no use any more."""
+
+
 class ClockSource(StrEnum):
     """Which clock a time came from."""
 
@@ -75,6 +99,10 @@ class Sample:
     """The newest picture's time on the camera's own clock (RTCP sender report); None when it tells none."""
     pictures: NDArray[np.uint8]
     """(K, H, W, 3) uint8 RGB, newest last, `context_spacing_seconds` apart."""
+    idle: bool = False
+    """Whether the camera's gate was idle: the slots behind this one are left out, unless it wakes."""
+    idle_slots: int = 0
+    """Slots right before this one that an idle gate left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +156,10 @@ class CaptureCounts:
     """Likewise of the large stream; None where the camera has none."""
     contrast: float | None = None
     """Standard deviation of the newest sample's picture, in grey levels 0 to 255; None without a sample."""
+    gate: GateState | None = None
+    """Where the camera's gate stands."""
+    woken: Mapping[WakeReason, int] = field(default_factory=dict)
+    """How often it woke."""
     change: float | None = None
     """Largest mean difference between neighbouring samples' pictures, in grey levels; None without two samples."""
 
