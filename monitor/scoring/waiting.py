@@ -4,6 +4,8 @@ A camera's samples keep their order. The places of a batch are dealt in rounds: 
 waiting gets one place a round, the more important ones first, among equals the one that was served longest ago.
 Every eighth place goes to the sample that has waited longest, whoever its camera is, so that nobody starves.
 
+What an idle gate takes is thinner than any plan asks already, and is never left out for it.
+
 When the room is full, a camera that holds more than an even share of it loses its oldest sample: of those the
 least important, and then the one with the most. A camera within its share never pays for another's burst.
 """
@@ -89,7 +91,7 @@ class WaitingSamples:
     def put(self, sample: Sample, now: float) -> Sample | None:
         """Take a sample in, unless its slot is left out by plan, and return the one that lost its place, if any."""
         line = self._lines.setdefault(sample.camera, _Line())
-        if not is_planned(sample.slot, self._factor_of(sample.camera)):
+        if not (sample.idle or is_planned(sample.slot, self._factor_of(sample.camera))):
             line.shed.append(sample.slot)
             return None
         place = _Place(Waiting(sample, now, shed_slots=tuple(line.shed)))
@@ -176,7 +178,7 @@ class WaitingSamples:
         shed: list[int] = []
         for place in line.waiting:
             shed += place.waiting.shed_slots
-            if is_planned(place.waiting.sample.slot, factor):
+            if place.waiting.sample.idle or is_planned(place.waiting.sample.slot, factor):
                 place.waiting = replace(place.waiting, shed_slots=tuple(shed))
                 kept.append(place)
                 shed = []

@@ -4,6 +4,10 @@ Windows end where `slot + 1` is a multiple of the stride, counted from slot 0 of
 every replica and every replay scores the same windows. Under load shedding a camera has a stride factor f: every
 f-th of its slots is embedded and every f-th of these windows handed out, marked as degraded; its coverage counts
 against the slots that were planned.
+
+A camera whose gate is idle plans its keyframes alone: the slots between them were not planned either. Such a sample
+hands out its window at once, without the rest of its stride, and the windows that would end between two of them, which
+could show nothing new, are not due.
 """
 
 from __future__ import annotations
@@ -68,11 +72,17 @@ class CameraWindows:
         self._filled = np.full(self._slots, EMPTY, dtype=np.int64)
         self._held: list[_Held | None] = [None] * self._slots
         self._shed: set[int] = set()
-        """Slots that were left out by plan, as far back as a window reaches."""
+        """Slots that load shedding left out, as far back as a window reaches."""
+        self._idle: set[int] = set()
+        """Likewise, slots that an idle gate left out."""
         self._from_slot = from_slot
         self._first = 0
         """Slot of the first sample."""
         self._last: int | None = None
+        self._ended = EMPTY
+        """Last slot of the newest window handed out before its time."""
+        self._sleeps = False
+        """Whether the newest sample is an idle gate's: what ends behind it is not due."""
         self._late_in_a_row = 0
 
     def push(
@@ -93,18 +103,23 @@ class CameraWindows:
             self._first = sample.slot
         self._shed.update(shed_slots)
         stride = self._stride * factor
-        due = self._windows_due(sample.slot, stride)
-        windows = [self._window(boundary, factor) for boundary in self._boundaries_with_something(sample.slot, stride)]
+        idle_from = max(sample.slot - sample.idle_slots, 0 if self._last is None else self._last + 1)
+        self._idle.update(range(max(idle_from, sample.slot - self._slots), sample.slot))
+        due = self._windows_due(idle_from - 1, stride)
+        windows = [self._window(boundary, factor) for boundary in self._boundaries_with_something(idle_from, stride)]
         self._keep(sample, embedding)
-        if (sample.slot + 1) % stride == 0:
-            windows.append(self._window(sample.slot, factor))
-        if self._shed:
-            self._shed = {slot for slot in self._shed if slot > sample.slot - self._slots}
+        boundary = sample.slot + -(sample.slot + 1) % stride
+        if boundary > self._ended and (sample.idle or boundary == sample.slot):
+            self._idle.update(range(sample.slot + 1, boundary + 1))
+            due += boundary >= self._first + self._slots - 1
+            windows.append(self._window(boundary, factor))
+            self._ended = boundary
+        self._forget_before(sample.slot - self._slots + 1)
         return self._pushed(windows, due)
 
     def close(self, before_slot: int) -> Pushed:
         """Return the windows that end before a slot and have not been handed out, as if its sample had come."""
-        if self._last is None or before_slot <= self._last:
+        if self._last is None or before_slot <= self._last or self._sleeps:
             return Pushed()
         due = self._windows_due(before_slot - 1, self._stride)
         windows = [self._window(boundary, 1) for boundary in self._boundaries_with_something(before_slot, self._stride)]
@@ -123,7 +138,8 @@ class CameraWindows:
             return False
         self._filled.fill(EMPTY)
         self._shed.clear()
-        self._last = None
+        self._idle.clear()
+        self._last, self._ended = None, EMPTY
         self._from_slot = None
         return True
 
@@ -135,30 +151,40 @@ class CameraWindows:
         """Return how many windows that are due end after the last sample's slot, up to `slot`."""
         begin = self._first + self._slots - 1
         if self._last is not None:
-            begin = max(begin, self._last + 1)
+            begin = max(begin, self._last + 1, self._ended + 1)
         return max(0, (slot + 1) // stride - begin // stride)
 
     def _boundaries_with_something(self, slot: int, stride: int) -> range:
         """Return those of them whose windows still reach back to the last sample: T / stride at most."""
         if self._last is None:
             return range(0)
-        first = self._last + stride - (self._last + 1) % stride
+        ended = max(self._last, self._ended)
+        first = ended + stride - (ended + 1) % stride
         return range(first, min(slot, self._last + self._slots), stride)
 
+    def _forget_before(self, slot: int) -> None:
+        """Let go of what no window reaches back to any more."""
+        if self._shed:
+            self._shed = {left_out for left_out in self._shed if left_out >= slot}
+        if self._idle:
+            self._idle = {left_out for left_out in self._idle if left_out >= slot}
+
     def _keep(self, sample: Sample, embedding: NDArray[np.float32]) -> None:
+        self._idle.discard(sample.slot)
         place = sample.slot % self._slots
         self._embeddings[place] = embedding
         self._filled[place] = sample.slot
         self._held[place] = _Held(sample.time_seconds, sample.received_seconds, sample.camera_seconds)
-        self._last = sample.slot
+        self._last, self._sleeps = sample.slot, sample.idle
 
     def _window(self, boundary: int, factor: int) -> Window | None:
         """Return the window that ends with the slot `boundary`, None where too little of what was planned is there."""
         slots = np.arange(boundary - self._slots + 1, boundary + 1)
         places = slots % self._slots
         mask = (self._filled[places] == slots) & (slots >= 0)
-        shed = sum(slot in self._shed for slot in slots.tolist()) if self._shed else 0
-        count, planned = int(mask.sum()), max(1, self._slots - shed)
+        shed = self._left_out(self._shed, boundary)
+        idle = self._left_out(self._idle - self._shed, boundary)
+        count, planned = int(mask.sum()), max(1, self._slots - shed - idle)
         if count == 0 or count / planned < self._minimum_coverage:
             return None
         held = [self._held[place] if there else None for place, there in zip(places, mask, strict=True)]
@@ -173,5 +199,8 @@ class CameraWindows:
             frame_seconds=tuple(None if entry is None else entry.time_seconds for entry in held),
             received_seconds=newest.received_seconds,
             camera_seconds=newest.camera_seconds,
-            degraded=factor > 1 or planned < self._slots,
+            degraded=factor > 1 or shed > 0,
         )
+
+    def _left_out(self, left_out: set[int], boundary: int) -> int:
+        return sum(boundary - self._slots < slot <= boundary for slot in left_out)
