@@ -83,6 +83,8 @@ class CameraConfig(_Section):
     """File that holds the password (its first line)."""
     hwaccel: Literal["", "none", "cuda", "vaapi"] = ""
     """In place of capture.hwaccel for this camera; empty: as there."""
+    gate: Literal["", "auto", "off"] = ""
+    """In place of capture.gate for this camera; empty: as there."""
     tls_verify: bool = False
     """Whether to check the camera's certificate (rtsps, https); off, since most cameras sign their own."""
     tls_ca_file: Path | None = None
@@ -247,6 +249,11 @@ class CaptureConfig(_Section):
     """Capture processes; 0: one for each eight cameras, at most one a core."""
     hwaccel: Literal["none", "cuda", "vaapi"] = "none"
     """What decodes: the processor, or a device where there is one for a stream; a log line says why there is none."""
+    gate: Literal["auto", "off"] = "auto"
+    """auto: while nothing moves in a camera's picture only its keyframes are decoded, and scored; what moves wakes it,
+    and what came since the last keyframe is decoded after the fact. off: everything is decoded."""
+    gate_quiet_seconds: Annotated[float, Field(ge=2.0, le=3600.0)] = 10.0
+    """How long nothing may move before a camera counts as idle."""
     connect_timeout_seconds: PositiveSeconds = 5.0
     """How long a camera may take to answer."""
     stall_timeout_seconds: PositiveSeconds = 5.0

@@ -144,6 +144,8 @@ class CaptureCounts:
     packets: int = 0
     bytes_received: int = 0
     frames_decoded: int = 0
+    frames_skipped: int = 0
+    """Not decoded, since nothing needs them."""
     decode_errors: int = 0
     samples: int = 0
     dropped: Mapping[DropReason, int] = field(default_factory=dict)

@@ -29,6 +29,7 @@ from monitor.records import (
     EvidenceReport,
     EvidenceResult,
     FailureReason,
+    GateState,
     HealthChange,
     HealthState,
     Score,
@@ -100,6 +101,8 @@ class Reporter:
         """Cameras with a large stream, and why it is away; None while it is there."""
         self._unscored: set[str] = set()
         """Cameras whose last window was not scored for want of coverage."""
+        self._ungated: set[str] = set()
+        """Cameras whose stream no gate can work with, as logged."""
         begin_monitor(metrics)
 
     # --- what is shown -------------------------------------------------------------------------------------------
@@ -155,6 +158,7 @@ class Reporter:
             self._cameras.pop(camera, None)
         self._connections.forget(camera)
         self._unscored.discard(camera)
+        self._ungated.discard(camera)
         self._clip_reasons.pop(camera, None)
         self.metrics.forget_camera(camera)
 
@@ -256,10 +260,15 @@ class Reporter:
         metrics.packets.labels(camera).inc(counts.packets)
         metrics.received_bytes.labels(camera).inc(counts.bytes_received)
         metrics.frames_decoded.labels(camera).inc(counts.frames_decoded)
+        metrics.frames_skipped.labels(camera).inc(counts.frames_skipped)
         metrics.decode_errors.labels(camera).inc(counts.decode_errors)
         metrics.samples.labels(camera).inc(counts.samples)
         for reason, count in counts.dropped.items():
             metrics.dropped.labels(camera, reason.value).inc(count)
+        for cause, count in counts.woken.items():
+            metrics.gate_wakeups.labels(camera, cause.value).inc(count)
+        if counts.gate is not None:
+            self._gate(camera, counts.gate)
         if counts.last_frame_seconds is not None:
             metrics.camera_last_frame.labels(camera).set(counts.last_frame_seconds)
         if counts.skew_seconds is not None:
@@ -276,6 +285,15 @@ class Reporter:
                     samples=view.samples + counts.samples,
                     last_frame_seconds=counts.last_frame_seconds or view.last_frame_seconds,
                 )
+
+    def _gate(self, camera: str, state: GateState) -> None:
+        """Note where a camera's gate stands; that it cannot be used is logged once."""
+        self.metrics.gate_awake.labels(camera).set(state is not GateState.IDLE)
+        if state is GateState.UNSUITED and camera not in self._ungated:
+            self._ungated.add(camera)
+            log.info("gate_unsuited", camera=camera)
+        elif state is GateState.IDLE:
+            self._ungated.discard(camera)
 
     def worker(self, report: WorkerReport) -> None:
         """Note what befell a capture process."""

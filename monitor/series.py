@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from monitor import __version__
 from monitor.events.tracker import COOL_DOWN, SHORT
-from monitor.records import CameraState, DropReason, EvidenceKind, EvidenceResult, Phase
+from monitor.records import CameraState, DropReason, EvidenceKind, EvidenceResult, Phase, WakeReason
 from monitor.telemetry.metrics import Metrics
 
 
@@ -44,10 +44,14 @@ def begin_camera(metrics: Metrics, camera: str, *, labels: Sequence[str]) -> Non
         gauge.labels(camera).set(0)
     for state in CameraState:
         metrics.camera_state.labels(camera, state.value).set(state is CameraState.CONNECTING)
+    metrics.gate_awake.labels(camera).set(1)
+    for cause in WakeReason:
+        metrics.gate_wakeups.labels(camera, cause.value)
     for counter in (
         metrics.packets,
         metrics.received_bytes,
         metrics.frames_decoded,
+        metrics.frames_skipped,
         metrics.decode_errors,
         metrics.samples,
         metrics.windows_scored,

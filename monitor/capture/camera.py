@@ -1,7 +1,7 @@
 """One camera in; its samples, changes of state and counts out, for as long as nobody says stop.
 
 The loop of a camera: connect, read, decode, date, sample, tell; and after a failure wait and begin again.
-Packets are always read; what stands between a packet and the decoder is `CameraLoop._take`.
+Packets are always read; what becomes of a packet is `intake`'s to say.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from monitor.bundle import SampleShape
 from monitor.capture.burst import seconds_of, settled
 from monitor.capture.evidence import EvidencePlan
+from monitor.capture.intake import Intake, Seen
 from monitor.capture.ring import PacketRing, RingWriter
-from monitor.capture.sampler import Sampler, StreamClock
-from monitor.capture.source import Decoded, Source, camera_seconds, open_source
+from monitor.capture.source import camera_seconds, open_source
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.errors import SourceFailed
 from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, Sample
@@ -108,10 +108,9 @@ class CameraLoop:
         self._tell = tell
         self._stop = threading.Event()
         self._random = Random()
-        self._clock = StreamClock()
         self._ring = ring
         self._kept: RingWriter | None = None
-        self._sampler = Sampler(camera.id, sample_fps=plan.sample_fps, shape=plan.shape, zone=camera.zone)
+        self._intake = Intake(camera, sample_fps=plan.sample_fps, shape=plan.shape, settings=plan.settings)
         self._tally = _Tally(camera.id)
         self._phase = _Phase.WAITING
         self._progress = time.monotonic()
@@ -171,32 +170,26 @@ class CameraLoop:
         self._enter(_Phase.CONNECTING)
         with open_source(self.camera, self._settings) as source:
             self._software_because = source.software_because
-            self._clock.restart()
-            self._sampler.restart()
+            self._intake.begin(source)
             if self._ring is not None:
                 self._kept = self._ring.begin(source.format)
             self._enter(_Phase.READING)
             self._last_frame = time.monotonic()
             packets = source.packets(self._stop)
-            for packet, received in settled(packets, self._clock) if self.camera.is_network else packets:
+            for packet, received in settled(packets, self._intake.clock) if self.camera.is_network else packets:
                 self._progress = time.monotonic()
-                self._take(source, packet, received)
+                self._take(packet, received)
                 if self._tally.due():
                     self._report_counts()
                     self._settle()
 
-    def _take(self, source: Source, packet: Packet[VideoStream], received: float) -> None:
+    def _take(self, packet: Packet[VideoStream], received: float) -> None:
         self._tally.packets += 1
         self._tally.bytes_received += packet.size
         if self._kept is not None and packet.size:
             self._keep(self._kept, packet, received)
-        try:
-            decoded = source.decode(packet, received)
-        except SourceFailed:  # one damaged packet; the next may be well
-            self._tally.decode_errors += 1
-            decoded = []
-        for one in decoded:
-            self._show(one)
+        for seen in self._intake.take(packet, received):
+            self._show(seen)
         if self._progress - self._last_frame > UNDECODABLE_SECONDS:
             detail = f"no picture could be decoded for {UNDECODABLE_SECONDS:.0f} s"
             raise SourceFailed(self.camera.id, FailureReason.DECODE_ERROR, detail)
@@ -204,29 +197,23 @@ class CameraLoop:
     def _keep(self, kept: RingWriter, packet: Packet[VideoStream], received: float) -> None:
         kept.append(
             packet,
-            seconds=self._clock.expected(seconds_of(packet), received),
+            seconds=self._intake.clock.expected(seconds_of(packet), received),
             received_seconds=received,
             camera_seconds=camera_seconds(packet),
         )
 
-    def _show(self, one: Decoded) -> None:
+    def _show(self, seen: Seen) -> None:
         self._last_frame = self._progress
         if self._online_since is None:
             self._online_since = self._progress
             self._proven, self._refusals = True, 0
             self._say(CameraState.ONLINE)
-        if one.pts_seconds is None and self._clock.knows_delay:
-            return  # as the first frame after a connection: when it was seen is not known
-        seconds = self._clock.time_of(one.pts_seconds, one.received_seconds)
         if self._kept is not None:
-            self._kept.date(one.frame.pts, seconds)
-        self._tally.frame(seconds, one.camera_seconds)
-        sample = self._sampler.push(
-            one.frame, time_seconds=seconds, received_seconds=one.received_seconds, camera_seconds=one.camera_seconds
-        )
-        if sample is not None:
-            self._tally.sample(sample)
-            self._tell(sample)
+            self._kept.date(seen.pts, seen.time_seconds)
+        self._tally.frame(seen.time_seconds, seen.camera_seconds)
+        if seen.sample is not None:
+            self._tally.sample(seen.sample)
+            self._tell(seen.sample)
 
     def _recover(self, failure: SourceFailed) -> None:
         if failure.reason is FailureReason.ENDED and self._online_since is not None and not self.camera.is_network:
@@ -267,7 +254,7 @@ class CameraLoop:
         )
 
     def _report_counts(self) -> None:
-        counts = self._tally.take(None if self._ring is None else self._ring.bytes)
+        counts = self._tally.take(self._intake, None if self._ring is None else self._ring.bytes)
         if counts is not None:
             self._tell(counts)
 
@@ -303,20 +290,24 @@ class _Tally:
         """Whether it is time to tell."""
         return time.monotonic() - self._begun >= COUNTS_SECONDS
 
-    def take(self, ring_bytes: int | None) -> CaptureCounts | None:
+    def take(self, intake: Intake, ring_bytes: int | None) -> CaptureCounts | None:
         """Return what was counted and begin anew; None when nothing was."""
         if not self.packets:
             return None
+        taken = intake.take_counts()
         counts = CaptureCounts(
             camera=self._camera,
             packets=self.packets,
             bytes_received=self.bytes_received,
             frames_decoded=self.frames,
-            decode_errors=self.decode_errors,
+            frames_skipped=taken.frames_skipped,
+            decode_errors=taken.decode_errors,
             samples=self.samples,
             last_frame_seconds=self._last_frame,
             skew_seconds=self._skew,
             ring_bytes=ring_bytes,
+            gate=intake.gate_state,
+            woken=taken.woken,
             contrast=self._contrast,
             change=self._change,
         )
@@ -326,4 +317,4 @@ class _Tally:
     def _reset(self) -> None:
         self._begun = time.monotonic()
         self._contrast = self._change = None
-        self.packets = self.bytes_received = self.frames = self.decode_errors = self.samples = 0
+        self.packets = self.bytes_received = self.frames = self.samples = 0

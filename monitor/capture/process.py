@@ -112,6 +112,7 @@ def added(one: CaptureCounts, two: CaptureCounts) -> CaptureCounts:
         packets=one.packets + two.packets,
         bytes_received=one.bytes_received + two.bytes_received,
         frames_decoded=one.frames_decoded + two.frames_decoded,
+        frames_skipped=one.frames_skipped + two.frames_skipped,
         decode_errors=one.decode_errors + two.decode_errors,
         samples=one.samples + two.samples,
         dropped={reason: one.dropped.get(reason, 0) + two.dropped.get(reason, 0) for reason in reasons},
@@ -119,6 +120,8 @@ def added(one: CaptureCounts, two: CaptureCounts) -> CaptureCounts:
         skew_seconds=one.skew_seconds if two.skew_seconds is None else two.skew_seconds,
         ring_bytes=one.ring_bytes if two.ring_bytes is None else two.ring_bytes,
         clip_ring_bytes=one.clip_ring_bytes if two.clip_ring_bytes is None else two.clip_ring_bytes,
+        gate=one.gate if two.gate is None else two.gate,
+        woken={why: one.woken.get(why, 0) + two.woken.get(why, 0) for why in {*one.woken, *two.woken}},
         contrast=one.contrast if two.contrast is None else two.contrast,
         change=max((change for change in (one.change, two.change) if change is not None), default=None),
     )

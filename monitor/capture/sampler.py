@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import cast
+from typing import Literal, cast
 
 import av
 import av.filter
@@ -128,6 +128,11 @@ class StreamClock:
             delay_seconds = min(delay_seconds, self._delays[0][1])
         self._delays = deque([(received_seconds, delay_seconds)])
 
+    def heard(self, pts_seconds: float | None, received_seconds: float) -> None:
+        """Learn from a packet that is not decoded how long the way is."""
+        if pts_seconds is not None:
+            self._note(received_seconds, received_seconds - pts_seconds)
+
     def restart(self) -> None:
         """Forget the stream's timestamps, as after a new connection; time still never runs back."""
         self._delays.clear()
@@ -220,7 +225,7 @@ class Sampler:
         self._camera = camera
         self._sample_fps = sample_fps
         self._shape = shape
-        self._scaler = _Scaler(shape.width_pixels, shape.height_pixels, Zone(zone) if zone else None)
+        self._scaler = Scaler(shape.width_pixels, shape.height_pixels, Zone(zone) if zone else None)
         self._recent: deque[_Recent] = deque()
         self._size = (0, 0)
         self._last_slot: int | None = None
@@ -239,11 +244,8 @@ class Sampler:
         Frames come in the order of their time. A step back of more than a second begins a new timeline,
         a smaller one is skipped.
         """
-        self._begin_anew_where_needed(frame, time_seconds)
-        if self._recent and time_seconds < self._recent[-1].time_seconds:
+        if not self.remember(frame, time_seconds=time_seconds):
             return None
-        self._last_seconds = time_seconds
-        self._remember(_Recent(time_seconds, frame))
         slot = slot_of(time_seconds, self._sample_fps)
         if self._last_slot is not None and slot <= self._last_slot:
             return None
@@ -259,6 +261,31 @@ class Sampler:
             camera_seconds=camera_seconds,
             pictures=np.stack([recent.picture(self._scaler) for recent in chosen]),
         )
+
+    def remember(self, frame: av.VideoFrame, *, time_seconds: float) -> bool:
+        """Take one decoded frame for the past of later ones alone; return whether it was in order."""
+        self._begin_anew_where_needed(frame, time_seconds)
+        if self._recent and time_seconds < self._recent[-1].time_seconds:
+            return False
+        self._last_seconds = time_seconds
+        self._remember(_Recent(time_seconds, frame))
+        return True
+
+    def wants(self, time_seconds: float, *, frame_seconds: float) -> bool:
+        """Return whether a frame of about this time may become part of a sample.
+
+        Args:
+            time_seconds: when it will count as seen, good to a quarter of a frame's time.
+            frame_seconds: from one frame to the next.
+        """
+        if self._last_slot is None or slot_of(time_seconds, self._sample_fps) > self._last_slot:
+            return True
+        begin = (self._last_slot + 1) / self._sample_fps  # the next slot's first frame comes within a frame of this
+        for k in range(1, self._shape.pictures):
+            target = begin - k * self._shape.context_spacing_seconds
+            if target - 0.75 * frame_seconds <= time_seconds <= target + 1.75 * frame_seconds:
+                return True
+        return time_seconds > begin - 0.25 * frame_seconds
 
     def restart(self) -> None:
         """Forget the frames before a break in the stream: no sample spans it. The grid goes on."""
@@ -311,7 +338,7 @@ class _Recent:
         self._frame: av.VideoFrame | None = frame
         self._picture: NDArray[np.uint8] | None = None
 
-    def picture(self, scaler: _Scaler) -> NDArray[np.uint8]:
+    def picture(self, scaler: Scaler) -> NDArray[np.uint8]:
         """Return (H, W, 3) uint8 RGB at the model's size."""
         if self._picture is None and self._frame is not None:
             self._picture = scaler.scaled(self._frame)
@@ -320,23 +347,33 @@ class _Recent:
         return self._picture
 
 
-class _Scaler:
-    """Turns decoded frames into RGB pictures of the model's size, cut to the zone first so that only it is scaled."""
+class Scaler:
+    """Turns decoded frames into small pictures of one size, cut to the zone first so that only it is scaled.
 
-    def __init__(self, width: int, height: int, zone: Zone | None) -> None:
+    Args:
+        width: of the pictures, in pixels.
+        height: likewise.
+        zone: None for the whole frame.
+        layout: `rgb24`, or `gray` for the luma alone.
+    """
+
+    def __init__(
+        self, width: int, height: int, zone: Zone | None, *, layout: Literal["rgb24", "gray"] = "rgb24"
+    ) -> None:
         self._size = (width, height)
         self._zone = zone
+        self._layout = layout
         self._reformatter = VideoReformatter()
         self._cut: _Cut | None = None
 
     def scaled(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """Return (H, W, 3) uint8 RGB, full range; the frame's tagged colour space and range are honoured."""
+        """Return uint8, full range, (H, W, 3) RGB or (H, W); the frame's tagged colour space and range are honoured."""
         cut = self._cut_for(frame)
         picture = self._reformatter.reformat(
             frame if cut is None else cut.apply(frame),
             width=self._size[0],
             height=self._size[1],
-            format="rgb24",
+            format=self._layout,
             src_colorspace=assumed_colorspace(frame),
             interpolation=SCALING,
             threads=1,  # a thread for each camera is enough; swscale would start one for each core

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
 import av
@@ -66,6 +66,8 @@ class Decoded:
     """When the frame's packet had arrived, host clock."""
     camera_seconds: float | None
     """When the camera saw it, on the camera's clock (RTCP sender report); None when it tells none."""
+    of_keyframe: bool = False
+    """Whether its packet counts as a keyframe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class _Arrival:
 
     received_seconds: float
     camera_seconds: float | None
+    is_keyframe: bool
 
 
 class Source:
@@ -123,6 +126,7 @@ class Source:
         """Why it is decoded in software although hardware was asked for; empty when it is as asked."""
         self.stream = stream
         self.context = stream.codec_context
+        self._skip_mode: Literal["DEFAULT", "NONREF"] = "DEFAULT"
 
     @property
     def format(self) -> StreamFormat:
@@ -179,12 +183,22 @@ class Source:
         Raises:
             SourceFailed: DECODE_ERROR; the packet is lost, the next one may be well.
         """
-        packet.opaque = _Arrival(received_seconds, camera_seconds(packet))
+        packet.opaque = _Arrival(received_seconds, camera_seconds(packet), packet.is_keyframe)
         try:
             frames = packet.decode()
         except av.error.FFmpegError as exc:
             raise failed(self._camera, FailureReason.DECODE_ERROR, exc.strerror or "cannot be decoded") from None
         return [_decoded(frame, received_seconds) for frame in frames]
+
+    def flush(self) -> None:
+        """Let the decoder forget what it holds; it goes on with a keyframe."""
+        self.context.flush_buffers()
+
+    def skip_unreferenced(self, skip: bool) -> None:
+        """Say whether pictures that no other one refers to are left out of what is decoded next."""
+        mode: Literal["DEFAULT", "NONREF"] = "NONREF" if skip else "DEFAULT"
+        if self._skip_mode != mode:
+            self.context.skip_frame = self._skip_mode = mode
 
 
 def open_source(camera: CameraConfig, settings: CaptureConfig) -> Source:
@@ -484,6 +498,6 @@ def camera_seconds(packet: Packet[VideoStream]) -> float | None:
 def _decoded(frame: av.VideoFrame, received_seconds: float) -> Decoded:
     arrival = frame.opaque
     if not isinstance(arrival, _Arrival):  # not every decoder hands it through
-        arrival = _Arrival(received_seconds, None)
+        arrival = _Arrival(received_seconds, None, is_keyframe=frame.key_frame)
     pts_seconds = None if frame.pts is None else frame.time
-    return Decoded(frame, pts_seconds, arrival.received_seconds, arrival.camera_seconds)
+    return Decoded(frame, pts_seconds, arrival.received_seconds, arrival.camera_seconds, arrival.is_keyframe)

@@ -92,12 +92,27 @@ class Metrics:
         self.camera_dark = Gauge(
             "monitor_camera_dark", "1 while the camera's picture has no contrast, else 0.", by_camera, registry=registry
         )
+        self.gate_awake = Gauge(
+            "monitor_camera_gate_awake",
+            "1 while the camera is decoded whole, 0 while its gate sleeps and keyframes alone are.",
+            by_camera,
+            registry=registry,
+        )
+        self.gate_wakeups = Counter(
+            "monitor_camera_gate_wakeups",
+            "Times that the camera's gate woke, by cause: sizes, picture, stream.",
+            ["camera", "cause"],
+            registry=registry,
+        )
         self.sample_rate = Gauge(
             "monitor_sample_rate_hertz", "Samples that the model takes of each camera, a second.", registry=registry
         )
         self.packets = Counter("monitor_packets", "Packets read.", by_camera, registry=registry)
         self.received_bytes = Counter("monitor_received_bytes", "Bytes of packets read.", by_camera, registry=registry)
         self.frames_decoded = Counter("monitor_frames_decoded", "Frames decoded.", by_camera, registry=registry)
+        self.frames_skipped = Counter(
+            "monitor_frames_skipped", "Frames not decoded, since no sample needs them.", by_camera, registry=registry
+        )
         self.decode_errors = Counter(
             "monitor_decode_errors", "Packets that the decoder refused.", by_camera, registry=registry
         )

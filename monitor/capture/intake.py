@@ -1,0 +1,345 @@
+"""Packets of one camera in; dated frames and the samples that they complete, out. Reads no clock.
+
+Between the two stand the gate, the decoder, the stream's clock and the sampler:
+
+    awake      every packet is decoded, save pictures that no sample needs and no other picture refers to
+    idle       of each group that is looked at the keyframe is decoded, and after it what a sample's motion context
+               needs; the others are held back until the next look finds the picture unchanged
+    waking     what was held back is decoded first, so the samples before the wake-up come too, in order
+
+Packets are held back by reference, and no further than the group of pictures that was looked at last: a gate that a
+keyframe wakes goes back to the keyframe before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from av.packet import Packet
+from av.video.frame import PictureType
+from av.video.stream import VideoStream
+
+from monitor.bundle import SampleShape
+from monitor.capture.burst import seconds_of
+from monitor.capture.gate import LOOK_PIXELS, Gate
+from monitor.capture.sampler import Sampler, Scaler, StreamClock, Zone
+from monitor.capture.source import Decoded, Source
+from monitor.config import CameraConfig, CaptureConfig
+from monitor.errors import SourceFailed
+from monitor.records import GateState, Sample, WakeReason
+
+MOST_HELD_BYTES = 16_000_000
+"""A group of pictures that is larger is of no use to a gate."""
+FIRST_GUESS_SECONDS = 0.04
+INTERVAL_WEIGHT = 0.1
+LONGEST_INTERVAL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One decoded frame, dated."""
+
+    pts: int | None
+    """The stream's own timestamp, in its ticks."""
+    time_seconds: float
+    """When it was seen, host clock."""
+    camera_seconds: float | None
+    """When the camera saw it, on the camera's clock."""
+    sample: Sample | None
+    """What it completes."""
+
+
+@dataclass(slots=True)
+class IntakeCounts:
+    """What happened since the last look at these."""
+
+    decode_errors: int = 0
+    """Packets that the decoder refused."""
+    frames_skipped: int = 0
+    """Frames that were not decoded, since nothing needs them."""
+    woken: Counter[WakeReason] = field(default_factory=Counter)
+    """How often an idle camera woke."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    packet: Packet[VideoStream]
+    received_seconds: float
+
+
+@dataclass(slots=True)
+class _Look:
+    """An idle camera's keyframe, and the frames behind it until a sample is complete."""
+
+    begin: int
+    """Place of the keyframe's packet among those held back."""
+    judged: bool = False
+    """Whether the keyframe has come out of the decoder, and showed nothing new."""
+    first_seconds: float | None = None
+    last_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Group:
+    """What is held back: the packets since the keyframe looked at last."""
+
+    packets: list[_Held] = field(default_factory=list)
+    bytes: int = 0
+    fed: int = 0
+    """How many of them, from the first on, the decoder has had."""
+
+    def append(self, packet: Packet[VideoStream], received_seconds: float) -> None:
+        self.packets.append(_Held(packet, received_seconds))
+        self.bytes += packet.size
+
+    def drop(self, before: int) -> int:
+        """Let go of the packets before a place; return how many of them the decoder has not had."""
+        missed = max(0, before - self.fed)
+        del self.packets[:before]
+        self.bytes = sum(held.packet.size for held in self.packets)
+        self.fed = len(self.packets)
+        return missed
+
+    def take(self) -> list[_Held]:
+        """Return what is held back and hold nothing."""
+        packets, self.packets = self.packets, []
+        self.bytes = self.fed = 0
+        return packets
+
+
+class Intake:
+    """What happens to the packets of one camera. Used by one thread; outlives connections.
+
+    Args:
+        camera: whose they are.
+        sample_fps: slots of the sampling grid a second.
+        shape: pictures of a sample, their spacing and size.
+        settings: whether there is a gate, and its quiet time.
+    """
+
+    def __init__(self, camera: CameraConfig, *, sample_fps: float, shape: SampleShape, settings: CaptureConfig) -> None:
+        self._shape = shape
+        self.clock = StreamClock()
+        """Dates the frames; whoever holds packets back before they come here may tell it what it learns."""
+        self._sampler = Sampler(camera.id, sample_fps=sample_fps, shape=shape, zone=camera.zone)
+        gated = (camera.gate or settings.gate) == "auto"
+        self._gate = Gate(quiet_seconds=settings.gate_quiet_seconds) if gated else None
+        self._small = Scaler(*LOOK_PIXELS, Zone(camera.zone) if camera.zone else None, layout="gray")
+        self._source: Source | None = None
+        self._group = _Group()
+        self._look: _Look | None = None
+        self._shown = (0.0, 0.0)
+        """Timestamp and arrival of the newest frame that was shown."""
+        self._last_slot: int | None = None
+        self._gap = False
+        """Whether the gate has left out frames since the last sample."""
+        self._stamp: float | None = None
+        self._interval = FIRST_GUESS_SECONDS
+        self._counts = IntakeCounts()
+
+    @property
+    def gate_state(self) -> GateState:
+        """Where the gate stands."""
+        return GateState.OFF if self._gate is None else self._gate.state
+
+    def take_counts(self) -> IntakeCounts:
+        """Return what was counted and begin anew."""
+        counts, self._counts = self._counts, IntakeCounts()
+        return counts
+
+    def begin(self, source: Source) -> None:
+        """Take packets of a new connection from here on; the grid of samples and the time go on."""
+        self._source = source
+        self.clock.restart()
+        self._sampler.restart()
+        if self._gate is not None:
+            self._gate.restart()
+        self._group, self._look = _Group(), None
+        self._last_slot, self._gap, self._stamp = None, False, None
+
+    def take(self, packet: Packet[VideoStream], received_seconds: float) -> Iterator[Seen]:
+        """Yield what a packet brings: nothing, its own frame, or all that was held back before it.
+
+        Args:
+            packet: kept for a while, unchanged.
+            received_seconds: when it had arrived, host clock.
+        """
+        if self._gate is None:
+            yield from self._feed([_Held(packet, received_seconds)])
+            return
+        if not packet.size:  # brings out what the decoder holds
+            yield from self._catch_up()
+            yield from self._feed([_Held(packet, received_seconds)])
+            return
+        was_idle = self._gate.state is GateState.IDLE
+        woken = self._gate.packet(
+            size_bytes=packet.size, is_keyframe=packet.is_keyframe, seconds=received_seconds
+        ) or self._too_large(packet)
+        if self._gate.state is GateState.IDLE:
+            yield from self._idle(packet, received_seconds)
+            return
+        if was_idle and woken is not None:
+            self._counts.woken[woken] += 1
+            yield from self._catch_up()
+        yield from self._awake(packet, received_seconds)
+
+    def _too_large(self, packet: Packet[VideoStream]) -> WakeReason | None:
+        if self._gate is None or self._group.bytes + packet.size <= MOST_HELD_BYTES:
+            return None
+        return self._gate.refuse()
+
+    # --- awake ---------------------------------------------------------------------------------------------------
+
+    def _awake(self, packet: Packet[VideoStream], received_seconds: float) -> Iterator[Seen]:
+        gate, source = self._opened()
+        self._note_interval(packet)
+        looks = packet.is_keyframe and gate.wants_look(received_seconds)
+        stamp = seconds_of(packet)
+        expected = self.clock.expected(stamp, received_seconds)
+        wanted = looks or self._sampler.wants(expected, frame_seconds=self._interval)
+        if gate.all_intra and not wanted:
+            self.clock.heard(stamp, received_seconds)
+            self._counts.frames_skipped += 1
+            return
+        source.skip_unreferenced(not wanted)
+        errors, decoded = self._counts.decode_errors, self._decode(packet, received_seconds)
+        if not decoded and not wanted and errors == self._counts.decode_errors:
+            self._counts.frames_skipped += 1
+        for one in decoded:
+            if one.of_keyframe and gate.wants_look(received_seconds):
+                self._judge(one, received_seconds)
+            if self._can_date(one):
+                yield self._show(one)
+
+    def _note_interval(self, packet: Packet[VideoStream]) -> None:
+        """Keep the mean time from one picture to the next."""
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        if ticks is None:
+            return
+        stamp = float(ticks * packet.time_base)
+        step = 0.0 if self._stamp is None else stamp - self._stamp
+        self._stamp = stamp
+        if 0.0 < step < LONGEST_INTERVAL_SECONDS:
+            self._interval += INTERVAL_WEIGHT * (step - self._interval)
+
+    # --- idle ----------------------------------------------------------------------------------------------------
+
+    def _idle(self, packet: Packet[VideoStream], received_seconds: float) -> Iterator[Seen]:
+        gate, source = self._opened()
+        if packet.is_keyframe and gate.wants_look(received_seconds):
+            self._look = _Look(begin=len(self._group.packets))
+        self._group.append(packet, received_seconds)
+        look = self._look
+        if look is None:
+            self.clock.heard(seconds_of(packet), received_seconds)
+            return
+        source.skip_unreferenced(False)
+        if look.judged:
+            self._group.fed += 1
+        for one in self._decode(packet, received_seconds):
+            yield from self._look_at(look, one, received_seconds)
+            if self._look is not look:
+                return
+
+    def _look_at(self, look: _Look, one: Decoded, received_seconds: float) -> Iterator[Seen]:
+        """Judge a keyframe by itself; show it, and what follows it, where it shows nothing new."""
+        if not look.judged:
+            if not one.of_keyframe:  # the decoder held it back from the group before
+                return
+            woken = self._judge(one, received_seconds)
+            if woken is not None:
+                self._counts.woken[woken] += 1
+                yield from self._catch_up()
+                return
+            look.judged = True
+            missed = self._group.drop(look.begin)
+            self._counts.frames_skipped += missed
+            self._gap |= missed > 0
+            self._sampler.restart()
+        seconds = self._date(one)
+        if self._completes(look, seconds):
+            self._look = None
+            yield self._sampled(one, seconds, idle=True)
+        else:
+            self._sampler.remember(one.frame, time_seconds=seconds)
+            yield Seen(one.frame.pts, seconds, one.camera_seconds, None)
+
+    def _completes(self, look: _Look, seconds: float) -> bool:
+        """Whether the frame at hand has the past that a sample shows, as near as this stream has one."""
+        if look.first_seconds is None:
+            look.first_seconds = seconds
+        step, look.last_seconds = seconds - look.last_seconds, seconds
+        reach = (self._shape.pictures - 1) * self._shape.context_spacing_seconds
+        if reach == 0.0:
+            return True
+        return seconds > look.first_seconds and seconds - look.first_seconds >= reach - step / 2
+
+    # --- waking --------------------------------------------------------------------------------------------------
+
+    def _catch_up(self) -> Iterator[Seen]:
+        """Decode what was held back, in order."""
+        _, source = self._opened()
+        source.skip_unreferenced(False)
+        fed = self._group.fed
+        if self._look is not None and not self._look.judged:  # the decoder is ahead, in the next group
+            source.flush()
+            fed = 0
+        self._look = None
+        yield from self._feed(self._group.take()[fed:])
+
+    def _feed(self, packets: list[_Held]) -> Iterator[Seen]:
+        for held in packets:
+            for one in self._decode(held.packet, held.received_seconds):
+                if not self._was_shown(one) and self._can_date(one):
+                    yield self._show(one)
+
+    # --- frames --------------------------------------------------------------------------------------------------
+
+    def _opened(self) -> tuple[Gate, Source]:
+        assert self._gate is not None  # noqa: S101 - asked where there is one
+        assert self._source is not None  # noqa: S101 - packets come from it
+        return self._gate, self._source
+
+    def _decode(self, packet: Packet[VideoStream], received_seconds: float) -> list[Decoded]:
+        assert self._source is not None  # noqa: S101 - packets come from it
+        try:
+            return self._source.decode(packet, received_seconds)
+        except SourceFailed:  # one damaged packet; the next may be well
+            self._counts.decode_errors += 1
+            return []
+
+    def _judge(self, one: Decoded, seconds: float) -> WakeReason | None:
+        gate, _ = self._opened()
+        is_intra = one.frame.pict_type in (PictureType.I, PictureType.NONE)
+        return gate.look(self._small.scaled(one.frame), is_intra=is_intra, seconds=seconds)
+
+    def _was_shown(self, one: Decoded) -> bool:
+        if self._gate is None:
+            return False
+        if one.pts_seconds is not None:
+            return one.pts_seconds <= self._shown[0]
+        return one.received_seconds <= self._shown[1]
+
+    def _can_date(self, one: Decoded) -> bool:
+        """Whether it is known when a frame was seen; of the first one after a connection it may not be."""
+        return one.pts_seconds is not None or not self.clock.knows_delay
+
+    def _show(self, one: Decoded) -> Seen:
+        return self._sampled(one, self._date(one), idle=False)
+
+    def _date(self, one: Decoded) -> float:
+        self._shown = (one.pts_seconds or 0.0, one.received_seconds)
+        return self.clock.time_of(one.pts_seconds, one.received_seconds)
+
+    def _sampled(self, one: Decoded, seconds: float, *, idle: bool) -> Seen:
+        sample = self._sampler.push(
+            one.frame, time_seconds=seconds, received_seconds=one.received_seconds, camera_seconds=one.camera_seconds
+        )
+        if sample is not None:
+            gap = sample.slot - self._last_slot - 1 if self._gap and self._last_slot is not None else 0
+            self._last_slot, self._gap = sample.slot, False
+            if idle or gap:
+                sample = replace(sample, idle=idle, idle_slots=max(0, gap))
+        return Seen(one.frame.pts, seconds, one.camera_seconds, sample)
