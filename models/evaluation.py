@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.model_selection import StratifiedGroupKFold
 
-from models.dataset import Clip, Dataset, read_dataset
+from models.dataset import Dataset, read_dataset
 from models.features import clip_features
+from models.judging import judge_clip, read_labelled
 from models.metrics import Measured, measure
 from models.progress import progress_bar
 from models.recipe import Recipe
 from models.training import Trained, train
-from models.windows import stride_windows
 from monitor.bundle import Bundle
 from monitor.errors import InputInvalid
-from monitor.scoring.engine import Engine, open_engine
+from monitor.scoring.engine import open_engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,7 @@ def run(
         DatasetInvalid: with every problem of the data set.
         InputInvalid: the data set is not there, or holds labels that the bundle does not know.
     """
-    recipe = _sampling_recipe(bundle)
-    dataset = read_dataset(data, recipe, cache=cache, console=console, skip_bad=skip_bad, prefix=prefix)
-    unknown = set(dataset.labels) - set(bundle.manifest.labels)
-    if unknown:
-        known = ", ".join(bundle.manifest.labels)
-        raise InputInvalid(data, f"label {', '.join(sorted(unknown))}: the model knows {known}")
-    dataset = Dataset(dataset.path, bundle.manifest.labels, dataset.clips)
+    dataset = read_labelled(data, bundle, cache=cache, console=console, skip_bad=skip_bad, prefix=prefix)
     engine = open_engine(bundle, preference="auto", threads=0).engine
     with closing(engine), progress_bar(console) as progress:
         clips = progress.track(dataset.clips, description="Judging clips")
@@ -110,33 +104,9 @@ def run_folds(
     return _report(dataset, probabilities, tuple(per_fold))
 
 
-def judge_clip(engine: Engine, clip: Clip, bundle: Bundle) -> NDArray[np.float32]:
-    """Return the mean probabilities (L,) of a clip's windows."""
-    plan = stride_windows(clip, bundle.manifest.window_slots, bundle.manifest.stride_slots)
-    embeddings = engine.embed(np.array(clip.pictures))
-    windows = embeddings[plan.samples] * plan.mask[:, :, None]
-    mean: NDArray[np.float32] = engine.classify(windows, plan.mask).probabilities.mean(axis=0)
-    return mean
-
-
 def _judge(trained: Trained, dataset: Dataset, recipe: Recipe, *, cache: Path, console: Console) -> NDArray[np.float32]:
     features = clip_features(trained.model, dataset.clips, mirrored=False, cache=cache, console=console)
     return np.stack([trained.judge(rows, clip, recipe) for rows, clip in zip(features, dataset.clips, strict=True)])
-
-
-def _sampling_recipe(bundle: Bundle) -> Recipe:
-    """Return a recipe that samples as the bundle does."""
-    manifest = bundle.manifest
-    kind = "difference" if manifest.sample.pictures > 1 else "picture"
-    return Recipe(
-        background=manifest.background,
-        sample_fps=manifest.sample_fps,
-        window_slots=manifest.window_slots,
-        stride_slots=manifest.stride_slots,
-        sample=manifest.sample,
-        backbone="small",
-        input_kind=kind,
-    )
 
 
 def _report(dataset: Dataset, probabilities: NDArray[np.float32], folds: tuple[Measured, ...]) -> Report:

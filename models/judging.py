@@ -1,0 +1,58 @@
+"""Labelled clips and a bundle in, what its engine says of each clip out. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from models.dataset import Clip, Dataset, read_dataset
+from models.recipe import Recipe
+from models.windows import stride_windows
+from monitor.bundle import Bundle
+from monitor.errors import InputInvalid
+from monitor.scoring.engine import Engine
+
+
+def read_labelled(
+    data: Path, bundle: Bundle, *, console: Console, cache: Path, skip_bad: bool = False, prefix: str = ""
+) -> Dataset:
+    """Read labelled clips, sampled as the bundle does and with its labels.
+
+    Raises:
+        DatasetInvalid: with every problem of the data set.
+        InputInvalid: the data set is not there, or holds labels that the bundle does not know.
+    """
+    manifest = bundle.manifest
+    recipe = _sampling_recipe(bundle)
+    dataset = read_dataset(data, recipe, cache=cache, console=console, skip_bad=skip_bad, prefix=prefix)
+    unknown = set(dataset.labels) - set(manifest.labels)
+    if unknown:
+        raise InputInvalid(data, f"label {', '.join(sorted(unknown))}: the model knows {', '.join(manifest.labels)}")
+    return Dataset(dataset.path, manifest.labels, dataset.clips)
+
+
+def judge_clip(engine: Engine, clip: Clip, bundle: Bundle) -> NDArray[np.float32]:
+    """Return the mean probabilities (L,) of a clip's windows."""
+    plan = stride_windows(clip, bundle.manifest.window_slots, bundle.manifest.stride_slots)
+    embeddings = engine.embed(np.array(clip.pictures))
+    windows = embeddings[plan.samples] * plan.mask[:, :, None]
+    mean: NDArray[np.float32] = engine.classify(windows, plan.mask).probabilities.mean(axis=0)
+    return mean
+
+
+def _sampling_recipe(bundle: Bundle) -> Recipe:
+    """Return a recipe that samples as the bundle does."""
+    manifest = bundle.manifest
+    kind = "difference" if manifest.sample.pictures > 1 else "picture"
+    return Recipe(
+        background=manifest.background,
+        sample_fps=manifest.sample_fps,
+        window_slots=manifest.window_slots,
+        stride_slots=manifest.stride_slots,
+        sample=manifest.sample,
+        backbone="small",
+        input_kind=kind,
+    )
