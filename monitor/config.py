@@ -39,7 +39,13 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Point = tuple[Share, Share]
 
 KAFKA_FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "sasl_password_file")
-PATH_KEYS = {"evidence": ("folder",), "outbox": ("path",), "kafka": KAFKA_FILES, "http": ("token_file",)}
+PATH_KEYS = {
+    "evidence": ("folder",),
+    "model": ("cache",),
+    "outbox": ("path",),
+    "kafka": KAFKA_FILES,
+    "http": ("token_file",),
+}
 TOKEN = re.compile(r"[!-~]{16,1024}")
 """What an HTTP header can carry, and long enough that nobody guesses it."""
 SECRET_PARAMETER = re.compile(r"pass|pwd|token|auth|key|secret", re.IGNORECASE)
@@ -229,12 +235,15 @@ class ModelConfig(_Section):
 
     bundle: Annotated[str, Field(min_length=1, max_length=200)] = "fight"
     """Folder of a bundle, or the name of one that ships with the program (`demo`, `fight`)."""
-    engine: Literal["auto", "openvino", "onnxruntime"] = "auto"
-    """What runs it; auto tries OpenVINO, then ONNX Runtime, and takes the first that reproduces the bundle's
-    golden outputs."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    engine: Literal["auto", "tensorrt", "openvino", "onnxruntime"] = "auto"
+    """What runs it; auto tries TensorRT, then OpenVINO, then ONNX Runtime, and takes the first that reproduces the
+    bundle's golden outputs."""
+    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
     """What the backbone reckons in; auto takes what is measured fastest of those that reproduce the golden outputs; a
-    replay then takes fp32, so that its answers do not depend on the measurement."""
+    replay then takes fp32, so that its answers do not depend on the measurement. fp16 and int8 need `monitor compile`
+    once; where it was not run, fp32 serves and a log line says so."""
+    cache: Path = Path("var/engines")
+    """Folder that `monitor compile` fills and the engines look into."""
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     """Processor threads of the engine; 0: half of the cores, so that capture keeps the others."""
     shadow: Annotated[str, Field(max_length=200)] = ""
@@ -631,9 +640,11 @@ def check_against_model(config: Config, manifest: Manifest, path: Path | str) ->
 
 def _with_absolute_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the file's values with its paths anchored in its folder."""
-    anchored = {"evidence": {}, "outbox": {}, **values}
+    anchored = {"evidence": {}, "model": {}, "outbox": {}, **values}
     if isinstance(anchored["evidence"], dict):
         anchored["evidence"] = {"folder": str(EvidenceConfig().folder), **anchored["evidence"]}
+    if isinstance(anchored["model"], dict):
+        anchored["model"] = {"cache": str(ModelConfig().cache), **anchored["model"]}
     if isinstance(anchored["outbox"], dict):
         anchored["outbox"] = {"path": str(OutboxConfig().path), **anchored["outbox"]}
     for section, keys in PATH_KEYS.items():

@@ -54,10 +54,12 @@ def test_the_shipped_configuration_shows_the_defaults(tmp_path):
     shipped = load_config(ROOT / "config.toml")
     plain = load_config(write(tmp_path, ONE_CAMERA))
     for section in type(plain).model_fields:
-        if section not in ("cameras", "kafka", "outbox", "evidence"):
+        if section not in ("cameras", "kafka", "outbox", "evidence", "model"):
             assert getattr(shipped, section) == getattr(plain, section)
+    assert shipped.model == plain.model.model_copy(update={"cache": shipped.model.cache})
     for config, folder in ((shipped, ROOT), (plain, tmp_path)):
         assert config.outbox.path == folder / "var/outbox.sqlite"
+        assert config.model.cache == folder / "var/engines"
 
 
 def test_paths_do_not_depend_on_the_working_directory(tmp_path, monkeypatch):

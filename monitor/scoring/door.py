@@ -20,7 +20,13 @@ class Precision(StrEnum):
     """The numbers that the backbone reckons in."""
 
     FP32 = "fp32"
+    FP16 = "fp16"
     BF16 = "bf16"
+    INT8 = "int8"
+
+
+COMPILED = (Precision.FP16, Precision.INT8)
+"""Need a graph of their own, which `monitor compile` makes; the others are a way of running the bundle's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ class Engine(Protocol):
     """
 
     name: str
-    """Of the library: `openvino`, `onnxruntime`."""
+    """Of the library: `tensorrt`, `openvino`, `onnxruntime`."""
     precision: str
     """What the backbone reckons in, one of `Precision`."""
 
@@ -67,16 +73,21 @@ class Door(Protocol):
 
     name: str
 
-    def precisions(self) -> tuple[Precision, ...]:
-        """Return what this machine can reckon in, FP32 last; which is the fastest is measured.
+    def precisions(self, bundle: Bundle) -> tuple[Precision, ...]:
+        """Return what this machine can run the bundle in, FP32 last; which is the fastest is measured.
 
         Raises:
             EngineUnavailable: the library is missing or finds no device.
         """
 
     def open(self, bundle: Bundle, *, precision: Precision, threads: int) -> Engine:
-        """Load the bundle's two graphs.
+        """Load the bundle's two graphs; the backbone's as compiled, where the precision needs it.
 
         Raises:
-            EngineUnavailable: the library is missing, or cannot load the graphs.
+            EngineUnavailable: the library is missing, cannot load the graphs, or there is none in this precision.
         """
+
+
+def not_compiled(precision: Precision) -> str:
+    """Say why a precision cannot be had, and what to do."""
+    return f"{precision.value} was not compiled for this model: `monitor compile` does it"

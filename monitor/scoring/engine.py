@@ -2,7 +2,7 @@
 
 Whatever the library, the bundle's golden outputs are the judge. Each library first runs the bundle in FP32,
 where the tolerance is so tight that altered weights, swapped colours or another normalisation show; only then
-may another precision serve, under its own wider tolerance. Order of trial: `DOORS`.
+may another precision serve, under its own wider tolerance. Order of trial: `doors`.
 
 What a processor says of itself does not tell what is fast on it: without AMX, bf16 was measured at 12.6 ms a
 sample where fp32 takes 8.5. So with the precision left to us, those that pass are timed and the fastest serves.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from monitor.bundle import Bundle, Golden
 from monitor.config import ModelConfig
 from monitor.errors import BundleInvalid, EngineUnavailable
-from monitor.scoring.door import Classified, Door, Engine, Precision
+from monitor.scoring.cache import EngineCache
+from monitor.scoring.door import COMPILED, Classified, Door, Engine, Precision
 from monitor.scoring.onnxruntime import OnnxRuntimeDoor
 from monitor.scoring.openvino import OpenVinoDoor
+from monitor.scoring.tensorrt import TensorRtDoor
 
 __all__ = [
-    "DOORS",
     "AskedPrecision",
     "Classified",
     "Engine",
@@ -38,15 +39,16 @@ __all__ = [
     "Skipped",
     "Tolerance",
     "check_golden",
+    "doors_to",
+    "half_of_the_cores",
+    "open_checked",
     "open_configured",
     "open_engine",
+    "sample_seconds",
 ]
 
-Preference = Literal["auto", "openvino", "onnxruntime"]
-AskedPrecision = Literal["auto", "fp32", "bf16"]
-
-DOORS: tuple[Door, ...] = (OpenVinoDoor(), OnnxRuntimeDoor())
-"""Fastest first."""
+Preference = Literal["auto", "tensorrt", "openvino", "onnxruntime"]
+AskedPrecision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
 FAINT = 1e-3
 """A golden embedding shorter than this share of the longest has no direction to compare, and its error counts
@@ -75,6 +77,14 @@ TOLERANCES: Mapping[Precision, Tolerance] = {
     # 8 bits of mantissa in the backbone; the head stays in FP32.
     Precision.BF16: Tolerance(
         cosine=0.995, embedding_error=1e-1, probability_difference=1e-4, attention_difference=1e-4
+    ),
+    # 11 bits of mantissa.
+    Precision.FP16: Tolerance(
+        cosine=0.9995, embedding_error=3e-2, probability_difference=1e-4, attention_difference=1e-4
+    ),
+    # 256 levels a tensor; measured on `fight`: cosine 0.984 to 0.996, where it loses no accuracy on clips.
+    Precision.INT8: Tolerance(
+        cosine=0.98, embedding_error=2.5e-1, probability_difference=1e-4, attention_difference=1e-4
     ),
 }
 
@@ -164,7 +174,18 @@ def _compare(engine: Engine, golden: Golden, embeddings: NDArray[np.float32], an
 
 def open_configured(bundle: Bundle, settings: ModelConfig) -> OpenedEngine:
     """Open the engine that a configuration asks for; raises what `open_engine` raises."""
-    return open_engine(bundle, preference=settings.engine, threads=settings.threads, precision=settings.precision)
+    return open_engine(
+        bundle,
+        preference=settings.engine,
+        threads=settings.threads,
+        precision=settings.precision,
+        doors=doors_to(EngineCache(settings.cache)),
+    )
+
+
+def doors_to(cache: EngineCache | None) -> tuple[Door, ...]:
+    """Return the way to each library, the fastest first; `cache` holds what was compiled on this machine."""
+    return (TensorRtDoor(cache), OpenVinoDoor(cache), OnnxRuntimeDoor(cache))
 
 
 def open_engine(
@@ -173,7 +194,7 @@ def open_engine(
     preference: Preference,
     threads: int,
     precision: AskedPrecision = "auto",
-    doors: Sequence[Door] = DOORS,
+    doors: Sequence[Door] = doors_to(None),
 ) -> OpenedEngine:
     """Open the fastest engine that reproduces the bundle's golden outputs.
 
@@ -194,7 +215,7 @@ def open_engine(
         if preference not in ("auto", door.name):
             continue
         try:
-            opened = _open_behind(door, bundle, wanted, threads=threads or _half_of_the_cores())
+            opened = _open_behind(door, bundle, wanted, threads=threads or half_of_the_cores())
         except EngineUnavailable as exc:
             failures.append(exc)
             continue
@@ -205,16 +226,37 @@ def open_engine(
 
 def _open_behind(door: Door, bundle: Bundle, wanted: Precision | None, *, threads: int) -> OpenedEngine:
     """Judge the bundle in FP32, then serve what is asked for, or the fastest of what holds."""
-    known = door.precisions()
-    if wanted is not None and wanted not in known:
+    known = door.precisions(bundle)
+    if wanted is not None and wanted not in known and wanted not in COMPILED:
         raise EngineUnavailable(door.name, f"cannot reckon in {wanted.value} on this machine")
-    exact = _open_checked(door, bundle, Precision.FP32, threads=threads)
+    exact = open_checked(door, bundle, Precision.FP32, threads=threads)
+    if wanted is Precision.FP32:
+        return exact
+    if wanted in COMPILED:
+        return _open_compiled(exact, door, bundle, wanted, threads=threads)
     if wanted is not None:
-        return exact if wanted is Precision.FP32 else _open_instead(exact, door, bundle, wanted, threads=threads)
+        exact.engine.close()
+        return open_checked(door, bundle, wanted, threads=threads)
+    return _open_fastest(exact, door, bundle, known[:-1], threads=threads)  # FP32 is the last
+
+
+def _open_compiled(exact: OpenedEngine, door: Door, bundle: Bundle, wanted: Precision, *, threads: int) -> OpenedEngine:
+    """Serve what was compiled; where that cannot be, go on in FP32 and say why: cameras do not wait for a compiler."""
+    try:
+        compiled = open_checked(door, bundle, wanted, threads=threads)
+    except EngineUnavailable as exc:
+        return replace(exact, skipped=(Skipped(f"{door.name} {wanted.value}", exc.reason),))
+    exact.engine.close()
+    return compiled
+
+
+def _open_fastest(
+    exact: OpenedEngine, door: Door, bundle: Bundle, others: Sequence[Precision], *, threads: int
+) -> OpenedEngine:
     best, skipped = exact, []
-    for precision in known[:-1]:  # FP32 is the last
+    for precision in others:
         try:
-            other = _open_checked(door, bundle, precision, threads=threads)
+            other = open_checked(door, bundle, precision, threads=threads)
         except EngineUnavailable as exc:
             skipped.append(Skipped(f"{exc.engine} {precision.value}", exc.reason))
             continue
@@ -223,15 +265,9 @@ def _open_behind(door: Door, bundle: Bundle, wanted: Precision | None, *, thread
     return OpenedEngine(best.engine, best.parity, tuple(skipped))
 
 
-def _open_instead(exact: OpenedEngine, door: Door, bundle: Bundle, wanted: Precision, *, threads: int) -> OpenedEngine:
-    """Close the engine that judged, and open the one that was asked for."""
-    exact.engine.close()
-    return _open_checked(door, bundle, wanted, threads=threads)
-
-
 def _faster(bundle: Bundle, best: OpenedEngine, other: OpenedEngine) -> tuple[OpenedEngine, list[Skipped]]:
     """Return the engine to go on with; close the other, and say why where it would have been the newer."""
-    seconds = _sample_seconds((best.engine, other.engine), bundle.golden().pictures[:1])
+    seconds = sample_seconds((best.engine, other.engine), bundle.golden().pictures[:1])
     if seconds[1] <= CLEARLY_FASTER * seconds[0]:
         best.engine.close()
         return other, []
@@ -241,7 +277,7 @@ def _faster(bundle: Bundle, best: OpenedEngine, other: OpenedEngine) -> tuple[Op
     return best, [Skipped(f"{other.engine.name} {other.engine.precision}", reason)]
 
 
-def _sample_seconds(engines: Sequence[Engine], pictures: NDArray[np.uint8]) -> list[float]:
+def sample_seconds(engines: Sequence[Engine], pictures: NDArray[np.uint8]) -> list[float]:
     """Return each engine's median time for one sample; taken in turn, so that other load hits all alike."""
     times: list[list[float]] = [[] for _ in engines]
     for _ in range(TIMED_RUNS):
@@ -252,7 +288,13 @@ def _sample_seconds(engines: Sequence[Engine], pictures: NDArray[np.uint8]) -> l
     return [float(np.median(taken)) for taken in times]
 
 
-def _open_checked(door: Door, bundle: Bundle, precision: Precision, *, threads: int) -> OpenedEngine:
+def open_checked(door: Door, bundle: Bundle, precision: Precision, *, threads: int) -> OpenedEngine:
+    """Open one engine in one precision, and hold it to the golden outputs.
+
+    Raises:
+        BundleInvalid: the golden arrays cannot be read.
+        EngineUnavailable: it cannot be opened, or gives other outputs.
+    """
     engine = door.open(bundle, precision=precision, threads=threads)
     try:
         parity = check_golden(engine, bundle)
@@ -288,6 +330,7 @@ def _none_serves(
     return EngineUnavailable(preference, f"none can run {bundle.path}: {reasons}")
 
 
-def _half_of_the_cores() -> int:
+def half_of_the_cores() -> int:
+    """Return how many threads an engine takes unless told otherwise, so that capture keeps the other cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // 2)

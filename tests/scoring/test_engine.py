@@ -70,7 +70,7 @@ def test_altered_model_is_refused(tiny_bundle: Bundle, tmp_path: Path, what: str
 def test_auto_takes_the_first_library(tiny_bundle: Bundle) -> None:
     opened = open_engine(tiny_bundle, preference="auto", threads=1)
     assert opened.engine.name == "openvino"
-    assert {skipped.engine for skipped in opened.skipped} <= {"openvino bf16"}  # where it is not faster
+    assert {skipped.engine for skipped in opened.skipped} <= {"tensorrt", "openvino bf16"}  # where it is not faster
     opened.engine.close()
 
 
@@ -115,8 +115,8 @@ def test_operator_that_one_engine_lacks_goes_to_the_next(tiny_bundle: Bundle, tm
     onnx.save(model, bundle.backbone_path)
     opened = open_engine(write_manifest(bundle.path, MANIFEST), preference="auto", threads=1)
     assert opened.engine.name == "onnxruntime"
-    assert [name for name, _ in opened.skipped] == ["openvino"]
-    assert "ExpandDims" in opened.skipped[0].reason
+    assert [name for name, _ in opened.skipped] == ["tensorrt", "openvino"]
+    assert "ExpandDims" in opened.skipped[1].reason
     opened.engine.close()
 
 
@@ -124,7 +124,7 @@ def test_missing_library_is_skipped(tiny_bundle: Bundle, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "openvino", None)  # Python's own way to say: not installed
     opened = open_engine(tiny_bundle, preference="auto", threads=1)
     assert opened.engine.name == "onnxruntime"
-    assert "cannot be imported" in opened.skipped[0].reason
+    assert "cannot be imported" in dict(opened.skipped)["openvino"]
     with pytest.raises(EngineUnavailable, match=r"^engine openvino: the library cannot be imported"):
         open_engine(tiny_bundle, preference="openvino", threads=1)
 
@@ -188,8 +188,8 @@ class EagerDoor:
     def __init__(self, door: Door) -> None:
         self.door, self.name = door, door.name
 
-    def precisions(self) -> tuple[Precision, ...]:
-        return (Precision.BF16, *self.door.precisions())
+    def precisions(self, bundle: Bundle) -> tuple[Precision, ...]:
+        return (Precision.BF16, *self.door.precisions(bundle))
 
     def open(self, bundle: Bundle, *, precision: Precision, threads: int) -> Engine:
         return self.door.open(bundle, precision=precision, threads=threads)
@@ -198,7 +198,7 @@ class EagerDoor:
 def test_fp32_serves_when_a_faster_precision_fails(tiny_bundle: Bundle) -> None:
     opened = open_engine(tiny_bundle, preference="auto", threads=1, doors=[EagerDoor(OnnxRuntimeDoor())])
     assert (opened.engine.name, opened.engine.precision) == ("onnxruntime", "fp32")
-    assert opened.skipped == (("onnxruntime bf16", "runs fp32 only, not bf16"),)
+    assert opened.skipped == (("onnxruntime bf16", "does not run bf16"),)
     opened.engine.close()
 
 
@@ -307,6 +307,7 @@ def test_libraries_tell_nobody(tiny_bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_importing_the_room_loads_no_library() -> None:
-    code = "import sys, monitor.scoring.engine; print([n for n in ('openvino', 'onnxruntime') if n in sys.modules])"
+    libraries = ("openvino", "onnxruntime", "tensorrt", "cuda")
+    code = f"import sys, monitor.scoring.engine; print([n for n in {libraries} if n in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert answer.stdout.strip() == "[]"

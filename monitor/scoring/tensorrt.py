@@ -1,0 +1,176 @@
+"""A bundle in, an engine on NVIDIA's TensorRT 10 or 11 out. `tensorrt_build.py` and `tensorrt_part.py` name it too.
+
+Nothing of this has run on a GPU yet: `make test-gpu` does that where there is one, and the golden outputs decide there.
+
+An engine ("plan") is built for one GPU, version, graph, precision and set of batch sizes. All of that stands in its
+record; a plan whose record differs, or whose bytes do, is built anew. Building takes minutes: with a cache folder it
+happens once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from monitor.bundle import ATTENTION, BACKBONE_INPUT, EMBEDDINGS, MASK, PROBABILITIES, Bundle
+from monitor.errors import EngineUnavailable
+from monitor.scoring.cache import EngineCache
+from monitor.scoring.cuda import Gpu, find_gpu, memory_told
+from monitor.scoring.door import COMPILED, Classified, Precision, not_compiled
+from monitor.scoring.tensorrt_plan import PlanFolder, PlanKey, profiles_for
+
+NAME = "tensorrt"
+MAJORS = ("10", "11")
+"""Versions whose Python API this is written against."""
+USUAL_BATCH = 8
+"""As many samples as a batch has unless the configuration says otherwise."""
+
+log = structlog.get_logger()
+
+
+class TensorRtDoor:
+    """The way to TensorRT.
+
+    Args:
+        cache: what was compiled on this machine; None: nothing, and nothing is kept.
+        max_batch: most samples of a run; None: what was compiled, or else `USUAL_BATCH`.
+        on_progress: told of a build: phase, steps done, steps there are.
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        cache: EngineCache | None = None,
+        *,
+        max_batch: int | None = None,
+        on_progress: Any = lambda _phase, _done, _steps: None,
+    ) -> None:
+        self._cache = cache
+        self._max_batch = max_batch
+        self._on_progress = on_progress
+
+    def precisions(self, bundle: Bundle) -> tuple[Precision, ...]:
+        """Return INT8 and FP16 where they were compiled, and FP32."""
+        find_gpu()
+        load_library()
+        found = (precision for precision in (Precision.INT8, Precision.FP16) if self._graph(bundle, precision))
+        return (*found, Precision.FP32)
+
+    def open(self, bundle: Bundle, *, precision: Precision, threads: int) -> TensorRtEngine:
+        """Load both plans, or build them first; processor threads do not matter."""
+        if precision not in (Precision.FP32, *COMPILED):
+            raise EngineUnavailable(NAME, f"does not run {precision.value}")
+        gpu, library = find_gpu(), load_library()
+        backbone = self._graph(bundle, precision)
+        if backbone is None:
+            raise EngineUnavailable(NAME, not_compiled(precision))
+        plans = PlanFolder(self._folder(bundle, gpu, str(library.__version__)))
+        manifest, shape = bundle.manifest, bundle.manifest.sample
+        picture = (shape.pictures, shape.height_pixels, shape.width_pixels, 3)
+        window = (manifest.window_slots, manifest.embedding_size)
+        for_gpu = (gpu, str(library.__version__))
+        parts = import_module("monitor.scoring.tensorrt_part")
+        with memory_told(f"opening {manifest.name} in {precision.value}"):
+            plan, batch = self._plan(plans, backbone, precision, {BACKBONE_INPUT: picture}, for_gpu)
+            embedder = parts.Part(plan, batch, {BACKBONE_INPUT: np.uint8}, {EMBEDDINGS: np.float32})
+            try:
+                inputs = {EMBEDDINGS: window, MASK: window[:1]}
+                plan, batch = self._plan(plans, bundle.head_path, Precision.FP32, inputs, for_gpu)
+                outputs = {PROBABILITIES: np.float32, ATTENTION: np.float32}
+                classifier = parts.Part(plan, batch, {EMBEDDINGS: np.float32, MASK: np.bool_}, outputs)
+            except EngineUnavailable:
+                embedder.close()
+                raise
+        return TensorRtEngine(embedder, classifier, precision)
+
+    def _graph(self, bundle: Bundle, precision: Precision) -> Path | None:
+        if precision not in COMPILED:
+            return bundle.backbone_path
+        return self._cache.graph(bundle, NAME, precision) if self._cache else None
+
+    def _folder(self, bundle: Bundle, gpu: Gpu, version: str) -> Path | None:
+        if self._cache is None:
+            return None
+        return self._cache.library_folder(bundle, NAME, gpu.name, gpu.compute_capability, version)
+
+    def _plan(
+        self,
+        plans: PlanFolder,
+        graph: Path,
+        precision: Precision,
+        inputs: Mapping[str, tuple[int, ...]],
+        for_gpu: tuple[Gpu, str],
+    ) -> tuple[bytes, int]:
+        """Return a plan that fits, and its largest batch; built where there is none."""
+        gpu, version = for_gpu
+        digest = hashlib.sha256(graph.read_bytes()).hexdigest()
+        batches = (self._max_batch,) if self._max_batch else (*plans.batches(), USUAL_BATCH)
+        for batch in batches:
+            key = PlanKey(
+                gpu.name, gpu.compute_capability, version, digest, precision.value, batch, tuple(inputs.items())
+            )
+            plan = plans.find(key)
+            if plan is not None:
+                return plan, batch
+        build = import_module("monitor.scoring.tensorrt_build")
+        log.info("engine_building", engine=NAME, graph=graph.name, precision=precision.value, gpu=gpu.name)
+        plan = build.build_plan(
+            graph,
+            inputs,
+            profiles_for(batch),
+            timing_cache=plans.timing_cache,
+            on_progress=self._on_progress,
+        )
+        plans.put(key, plan)
+        log.info("engine_built", engine=NAME, graph=graph.name, precision=precision.value, bytes=len(plan))
+        return plan, batch
+
+
+class TensorRtEngine:
+    """Both parts on the device, each with its own contexts, stream and buffers: they may run at once."""
+
+    name = NAME
+
+    def __init__(self, embedder: Any, classifier: Any, precision: Precision) -> None:
+        self.precision: str = precision.value
+        self._embedder, self._classifier = embedder, classifier
+
+    def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the backbone: (N, K, H, W, 3) uint8 to (N, D) float32."""
+        embeddings: NDArray[np.float32] = self._embedder.run({BACKBONE_INPUT: pictures})[EMBEDDINGS]
+        return embeddings
+
+    def classify(self, embeddings: NDArray[np.float32], mask: NDArray[np.bool_]) -> Classified:
+        """Run the head on N windows."""
+        answers = self._classifier.run({EMBEDDINGS: embeddings, MASK: mask})
+        return Classified(probabilities=answers[PROBABILITIES], attention=answers[ATTENTION])
+
+    def close(self) -> None:
+        """Give back the device's memory."""
+        self._embedder.close()
+        self._classifier.close()
+
+
+def load_library() -> Any:
+    """Import TensorRT.
+
+    Raises:
+        EngineUnavailable: it is not installed, its libraries are of another version than its bindings, or it is
+            neither 10 nor 11.
+    """
+    try:
+        library = import_module("tensorrt")
+    except (ImportError, OSError) as exc:  # OSError: bindings without, or with another version of, the libraries
+        raise EngineUnavailable(NAME, f"the library cannot be imported: {' '.join(str(exc).split())}") from exc
+    version = str(getattr(library, "__version__", "unknown"))
+    if version.split(".")[0] not in MAJORS:
+        raise EngineUnavailable(NAME, f"version {version} is neither 10 nor 11, which this program is written for")
+    return library

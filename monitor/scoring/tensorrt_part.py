@@ -1,0 +1,149 @@
+"""A plan in, one part of the model on the device out: arrays in, arrays out.
+
+One execution context a profile, one stream and one set of pinned buffers a part: used by one thread at a time, beside
+the other part's thread. A lone sample and a full batch, the two steady states, are recorded as CUDA graphs: their
+copies and kernels are then launched as one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack, closing, suppress
+from typing import Any
+
+import numpy as np
+import tensorrt as trt
+from numpy.typing import DTypeLike, NDArray
+
+from monitor.errors import EngineUnavailable
+from monitor.scoring.cuda import Buffer, Graph, Stream
+from monitor.scoring.tensorrt_build import Log
+from monitor.scoring.tensorrt_plan import ENGINE, profile_index, profiles_for
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Part:
+    """One graph on the device.
+
+    Args:
+        plan: the serialized engine.
+        max_batch: that it was built for.
+        inputs: name and type of each input.
+        outputs: name and type of each output.
+    """
+
+    def __init__(
+        self, plan: bytes, max_batch: int, inputs: Mapping[str, DTypeLike], outputs: Mapping[str, DTypeLike]
+    ) -> None:
+        self._log = Log()
+        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        self._profiles = profiles_for(max_batch)
+        self._max_batch = max_batch
+        runtime = trt.Runtime(self._log)
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise EngineUnavailable(ENGINE, f"cannot load a plan: {self._log.reason or 'no reason was given'}")
+        self._runtime, self._engine = runtime, engine
+        self._check_names({*inputs, *outputs})
+        with ExitStack() as opened:
+            self._stream = opened.enter_context(closing(Stream()))
+            self._buffers = {
+                name: opened.enter_context(closing(Buffer(self._room(name), dtype)))
+                for name, dtype in {**inputs, **outputs}.items()
+            }
+            self._contexts = [self._context(index) for index in range(len(self._profiles))]
+            self._opened = opened.pop_all()
+        self._graphs: dict[int, Graph] = {}
+        self._runs: Counter[int] = Counter()
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run a batch of any size, in pieces of at most the largest.
+
+        Raises:
+            EngineUnavailable: an input has another shape or type, or the device failed.
+        """
+        count = len(inputs[self._inputs[0]])
+        self._check_inputs(inputs, count)
+        pieces = [self._run_piece(inputs, start, count) for start in range(0, count, self._max_batch)]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in self._outputs}
+
+    def close(self) -> None:
+        """Give back contexts, buffers and stream."""
+        for graph in self._graphs.values():
+            graph.close()
+        self._contexts.clear()  # before what they point to
+        self._opened.close()
+
+    def _run_piece(self, inputs: Arrays, start: int, count: int) -> dict[str, NDArray[Any]]:
+        size = min(self._max_batch, count - start)
+        for name in self._inputs:
+            self._buffers[name].array[:size] = inputs[name][start : start + size]
+        self._launch(size)
+        self._stream.wait()
+        return {name: self._buffers[name].array[:size].copy() for name in self._outputs}
+
+    def _launch(self, size: int) -> None:
+        """Queue one batch; where its profile has one size, as a graph from the third run on."""
+        profile = profile_index(size, self._profiles)
+        graph = self._graphs.get(profile)
+        if graph is not None:
+            graph.launch()
+            return
+        self._queue(profile, size)
+        self._runs[profile] += 1
+        if self._profiles[profile].fixed and self._runs[profile] == 2:  # TensorRT wants a run before a recorded one
+            self._record(profile, size)
+
+    def _record(self, profile: int, size: int) -> None:
+        self._stream.wait()
+        # Some layers cannot be recorded: they are queued one by one, as before.
+        with suppress(EngineUnavailable):
+            self._graphs[profile] = self._stream.record(lambda: self._queue(profile, size))
+
+    def _queue(self, profile: int, size: int) -> None:
+        """Queue the copies and the kernels of one batch."""
+        context = self._contexts[profile]
+        for name in self._inputs:
+            self._stream.copy_in(self._buffers[name], size * self._buffers[name].row_bytes)
+        if not self._profiles[profile].fixed:
+            self._set_shapes(context, size)
+        if not context.execute_async_v3(self._stream.handle):
+            raise EngineUnavailable(ENGINE, f"a run failed: {self._log.reason or 'no reason was given'}")
+        for name in self._outputs:
+            self._stream.copy_out(self._buffers[name], size * self._buffers[name].row_bytes)
+
+    def _context(self, profile: int) -> trt.IExecutionContext:
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise EngineUnavailable(ENGINE, f"no execution context: {self._log.reason or 'no reason was given'}")
+        if not context.set_optimization_profile_async(profile, self._stream.handle):
+            raise EngineUnavailable(ENGINE, f"profile {profile} is not to be had: {self._log.reason}")
+        self._stream.wait()
+        for name, buffer in self._buffers.items():
+            context.set_tensor_address(name, buffer.device)
+        self._set_shapes(context, self._profiles[profile].largest)
+        return context
+
+    def _set_shapes(self, context: trt.IExecutionContext, size: int) -> None:
+        for name in self._inputs:
+            shape = (size, *self._buffers[name].array.shape[1:])
+            if not context.set_input_shape(name, shape):
+                raise EngineUnavailable(ENGINE, f"{name} cannot be {shape}: {self._log.reason}")
+
+    def _room(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor in the largest batch; the batch axis is the first of all of them."""
+        return (self._max_batch, *tuple(self._engine.get_tensor_shape(name))[1:])
+
+    def _check_names(self, wanted: set[str]) -> None:
+        found = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
+        if found != wanted:
+            raise EngineUnavailable(ENGINE, f"the graph has {sorted(found)}, expected {sorted(wanted)}")
+
+    def _check_inputs(self, inputs: Arrays, count: int) -> None:
+        for name in self._inputs:
+            given, room = inputs[name], self._buffers[name].array
+            if given.shape[1:] != room.shape[1:] or given.dtype != room.dtype or len(given) != count:
+                wanted = f"{room.dtype} of (N, {', '.join(map(str, room.shape[1:]))})"
+                raise EngineUnavailable(ENGINE, f"{name} is {given.dtype} of {given.shape}, expected {wanted}")
