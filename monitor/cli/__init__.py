@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from monitor import __version__
 from monitor.cli.checking import check
+from monitor.cli.compiling import compile_bundle
 from monitor.cli.console import err
 from monitor.cli.consuming import consume
 from monitor.cli.listing import alerts
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 for command in (run, check, replay, alerts, consume, train, evaluate):
     app.command()(command)
+app.command("compile")(compile_bundle)
 app.add_typer(schema_app, name="schema")
 
 

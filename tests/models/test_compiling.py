@@ -1,0 +1,137 @@
+"""`monitor compile`, as a user runs it: real clips, real quantization, real engines; without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from models.half import to_half
+from models.scenes.clips import plan_clips, write_clips
+from monitor.bundle import Bundle, find_bundle, load_bundle
+from monitor.cli.compiling import compile_bundle
+from monitor.errors import MonitorError
+from monitor.scoring.cache import EngineCache
+from monitor.scoring.door import Precision
+from monitor.scoring.engine import doors_to, open_engine
+
+pytestmark = pytest.mark.timeout(320)  # two quantizations: seconds alone, minutes on a busy machine
+
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from monitor.__main__ import main; sys.exit(main())"
+
+
+def compile_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT_TORCH, "compile", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle(find_bundle("demo", Path.cwd()))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    list(write_clips(folder, plan_clips(8, seed=5)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compiled(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[EngineCache, str]:
+    folder = tmp_path_factory.mktemp("engines")
+    options = ["--precision", "int8", "--calibrate", str(clips), "--cache", str(folder), "--threads", "1"]
+    ran = compile_command("demo", *options, "--report", str(clips), "--json")
+    assert ran.returncode == 0, ran.stderr
+    return EngineCache(folder), ran.stdout
+
+
+def test_int8_is_made_of_clips_and_serves(compiled, bundle: Bundle) -> None:
+    cache, _ = compiled
+    opened = open_engine(bundle, preference="openvino", threads=1, precision="int8", doors=doors_to(cache))
+    assert (opened.engine.precision, opened.skipped) == ("int8", ())
+    assert 0.98 <= opened.parity.cosine < 0.99999  # it is another graph
+    opened.engine.close()
+    path = cache.graph(bundle, "openvino", Precision.INT8)
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert kinds.count("QuantizeLinear") >= 3
+
+
+def test_the_report_is_printed_and_kept(compiled, bundle: Bundle) -> None:
+    cache, printed = compiled
+    report = json.loads(printed)
+    assert report == json.loads((cache.folder(bundle) / "openvino-report.json").read_text())
+    found = {each["precision"]: each for each in report["precisions"]}
+    assert found["fp32"]["agreement"] == 1.0
+    assert found["fp32"]["largest_difference"] == 0.0
+    assert found["int8"]["agreement"] >= 0.75
+    assert 0.0 < found["int8"]["largest_difference"] < 0.3
+    assert report["clips"] == 8
+    assert found["fp32"]["accuracy"] >= 0.75  # drawn scenes, which the bundle knows
+    assert any(reason.startswith("fp16: ") for reason in report["unavailable"])
+    text = (cache.folder(bundle) / "openvino-report.txt").read_text()
+    assert "int8" in text
+    assert "same label" in text
+
+
+def test_signed_quantization_is_what_tensorrt_takes(compiled, bundle: Bundle, clips: Path) -> None:
+    """One scale a tensor for activations, signed bytes, no offset; checked without TensorRT, by the graph."""
+    script = """
+import sys; sys.modules["torch"] = None
+from pathlib import Path
+import onnx
+from models.quantization import quantize, read_calibration
+from monitor.bundle import load_bundle
+bundle = load_bundle(Path(sys.argv[1]))
+graph = quantize(bundle, read_calibration(Path(sys.argv[2]), bundle.manifest), exact_share=0.2, signed=True)
+onnx.save(graph, sys.argv[3])
+"""
+    out = clips.parent / "signed.onnx"
+    command = [sys.executable, "-c", script, str(bundle.path), str(clips), str(out)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    graph = onnx.load(out).graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    pairs = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert pairs
+    for node in pairs:
+        zero = constants[node.input[2]]
+        assert zero.dtype == np.int8
+        assert not zero.any()
+        if node.op_type == "QuantizeLinear" and node.input[0] not in constants:
+            assert constants[node.input[1]].size == 1, f"{node.name}: activations with a scale a channel"
+
+
+def test_half_precision_keeps_what_is_outside(bundle: Bundle) -> None:
+    graph = to_half(bundle).graph
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in kinds
+    assert [value.type.tensor_type.elem_type for value in graph.input] == [onnx.TensorProto.UINT8]
+    assert [value.type.tensor_type.elem_type for value in graph.output] == [onnx.TensorProto.FLOAT]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--precision: say what to compile"),
+        ({"precision": "int8"}, "needs clips to measure by: --calibrate FOLDER"),
+        ({"precision": "int8", "calibrate": "."}, "holds no video clips"),
+        ({"precision": "int8", "calibrate": "none"}, "no such folder"),
+        ({"precision": "fp16"}, "engine openvino: does not run fp16"),
+        ({"precision": "bf16", "engine": "onnxruntime"}, "engine onnxruntime: does not run bf16"),
+        ({"precision": "int8", "max_batch": 4}, "--max-batch: is for tensorrt"),
+        ({"report": "."}, "there are no clips"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(tmp_path: Path, monkeypatch, options, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {name: Path(value) if name in ("calibrate", "report") else value for name, value in options.items()}
+    with pytest.raises(MonitorError) as raised:
+        compile_bundle("demo", **given, threads=1, cache=tmp_path / "engines")
+    assert message in str(raised.value)
+    assert raised.value.exit_code == 2
+    assert list(tmp_path.rglob("*.onnx")) == []
