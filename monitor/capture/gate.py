@@ -27,7 +27,9 @@ from monitor.records import GateState, WakeReason
 LOOK_PIXELS = (64, 36)
 """Width and height of the picture that keyframes are compared by: its pixels are the blocks."""
 LOOK_SECONDS = 1.5
-"""Keyframes that come closer than this are not all looked at."""
+"""Keyframes of an idle camera that come closer than this are not all looked at."""
+AWAKE_LOOK_SECONDS = 0.4
+"""Likewise of an awake one, whose keyframes are decoded anyway: what moves to and fro in step with looks is seen."""
 MOST_GOP_SECONDS = 5.0
 """Keyframes that are further apart are of no use: their packets would have to be held back that long."""
 REGULAR_GOPS = 2
@@ -116,7 +118,7 @@ class Gate:
 
     def wants_look(self, seconds: float) -> bool:
         """Whether a keyframe that comes now is to be looked at."""
-        return seconds - self._looked >= LOOK_SECONDS
+        return seconds - self._looked >= (LOOK_SECONDS if self._idle else AWAKE_LOOK_SECONDS)
 
     def look(self, picture: NDArray[np.uint8], *, is_intra: bool, seconds: float) -> WakeReason | None:
         """Compare a keyframe with the one looked at before; return why it wakes an idle camera, if it does.

@@ -109,6 +109,15 @@ def test_it_stays_awake_while_keyframes_differ() -> None:
     assert [reason for _, reason in camera.woken] == [WakeReason.PICTURE]
 
 
+def test_what_moves_to_and_fro_in_step_with_the_looks_keeps_it_awake() -> None:
+    """Every other keyframe is the same one."""
+    camera = Camera(gop=25)
+    other = camera.moved()
+    for _ in range(20):
+        camera.run(1).run(1, picture=other)
+    assert not camera.idle_packets
+
+
 def test_sizes_that_stay_become_usual() -> None:
     """Night: the noise grows, and with it every packet; no keyframe differs."""
     camera = Camera().run(20).run(30, scale=3)
