@@ -18,6 +18,7 @@ from monitor.errors import EngineUnavailable
 
 ENGINE = "tensorrt"
 """Whose errors these are: nothing else uses the GPU."""
+OUT_OF_MEMORY = "out of memory"
 WITHOUT_GPU = ("cudaErrorNoDevice", "cudaErrorInsufficientDriver", "cudaErrorStubLibrary")
 
 
@@ -153,7 +154,7 @@ def memory_told(what: str) -> Iterator[None]:
     try:
         yield
     except EngineUnavailable as exc:
-        if "out of memory" not in exc.reason:
+        if OUT_OF_MEMORY not in exc.reason:
             raise
         raise EngineUnavailable(ENGINE, f"{exc.reason}, while {what}") from exc
 
@@ -170,5 +171,5 @@ def _reason(error: Any) -> str:
     if error.name in WITHOUT_GPU:
         return f"no NVIDIA GPU or driver here ({error.name})"
     if error.name == "cudaErrorMemoryAllocation":
-        return "the GPU is out of memory: fewer samples a batch (`monitor compile --max-batch`), or a GPU of its own"
+        return f"the GPU is {OUT_OF_MEMORY}: fewer samples a batch (`monitor compile --max-batch`), or a GPU of its own"
     return f"the GPU failed: {error.name}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from monitor.bundle import ATTENTION, BACKBONE_INPUT, EMBEDDINGS, MASK, PROBABILITIES, Bundle
+from monitor.bundle import ATTENTION, BACKBONE_INPUT, EMBEDDINGS, MASK, PROBABILITIES, Bundle, Manifest
 from monitor.errors import EngineUnavailable
 from monitor.scoring.cache import EngineCache
-from monitor.scoring.cuda import Gpu, find_gpu, memory_told
+from monitor.scoring.cuda import OUT_OF_MEMORY, Gpu, find_gpu, memory_told
 from monitor.scoring.door import COMPILED, Classified, Precision, not_compiled
 from monitor.scoring.tensorrt_plan import PlanFolder, PlanKey, profiles_for
 
@@ -68,24 +69,16 @@ class TensorRtDoor:
         """Load both plans, or build them first; processor threads do not matter."""
         if precision not in (Precision.FP32, *COMPILED):
             raise EngineUnavailable(NAME, f"does not run {precision.value}")
-        gpu, library = find_gpu(), load_library()
+        gpu, version = find_gpu(), str(load_library().__version__)
         backbone = self._graph(bundle, precision)
         if backbone is None:
             raise EngineUnavailable(NAME, not_compiled(precision))
-        plans = PlanFolder(self._folder(bundle, gpu, str(library.__version__)))
-        manifest, shape = bundle.manifest, bundle.manifest.sample
-        picture = (shape.pictures, shape.height_pixels, shape.width_pixels, 3)
-        window = (manifest.window_slots, manifest.embedding_size)
-        for_gpu = (gpu, str(library.__version__))
-        parts = import_module("monitor.scoring.tensorrt_part")
+        plans = PlanFolder(self._folder(bundle, gpu, version))
+        manifest = bundle.manifest
         with memory_told(f"opening {manifest.name} in {precision.value}"):
-            plan, batch = self._plan(plans, backbone, precision, {BACKBONE_INPUT: picture}, for_gpu)
-            embedder = parts.Part(plan, batch, {BACKBONE_INPUT: np.uint8}, {EMBEDDINGS: np.float32})
+            embedder = self._part(_backbone(manifest, backbone, precision), plans, gpu, version)
             try:
-                inputs = {EMBEDDINGS: window, MASK: window[:1]}
-                plan, batch = self._plan(plans, bundle.head_path, Precision.FP32, inputs, for_gpu)
-                outputs = {PROBABILITIES: np.float32, ATTENTION: np.float32}
-                classifier = parts.Part(plan, batch, {EMBEDDINGS: np.float32, MASK: np.bool_}, outputs)
+                classifier = self._part(_head(manifest, bundle.head_path), plans, gpu, version)
             except EngineUnavailable:
                 embedder.close()
                 raise
@@ -97,41 +90,78 @@ class TensorRtDoor:
         return self._cache.graph(bundle, NAME, precision) if self._cache else None
 
     def _folder(self, bundle: Bundle, gpu: Gpu, version: str) -> Path | None:
+        """Make the folder for this GPU and version; None where nothing can be kept: a start then takes minutes."""
         if self._cache is None:
             return None
-        return self._cache.library_folder(bundle, NAME, gpu.name, gpu.compute_capability, version)
+        folder = self._cache.library_folder(bundle, NAME, gpu.name, gpu.compute_capability, version)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            log.warning("engine_not_kept", engine=NAME, folder=str(folder), reason=exc.strerror or str(exc))
+            return None
+        return folder
 
-    def _plan(
-        self,
-        plans: PlanFolder,
-        graph: Path,
-        precision: Precision,
-        inputs: Mapping[str, tuple[int, ...]],
-        for_gpu: tuple[Gpu, str],
-    ) -> tuple[bytes, int]:
-        """Return a plan that fits, and its largest batch; built where there is none."""
-        gpu, version = for_gpu
-        digest = hashlib.sha256(graph.read_bytes()).hexdigest()
+    def _part(self, graph: _GraphOnDevice, plans: PlanFolder, gpu: Gpu, version: str) -> Any:
+        """Open a graph by a plan that was kept; build one where there is none, or it does not load after all."""
+        parts = import_module("monitor.scoring.tensorrt_part")
         batches = (self._max_batch,) if self._max_batch else (*plans.batches(), USUAL_BATCH)
-        for batch in batches:
-            key = PlanKey(
-                gpu.name, gpu.compute_capability, version, digest, precision.value, batch, tuple(inputs.items())
-            )
-            plan = plans.find(key)
-            if plan is not None:
-                return plan, batch
+        keys = [graph.key(gpu, version, batch) for batch in batches]
+        key, plan = next(((key, plan) for key in keys if (plan := plans.find(key))), (keys[-1], None))
+        if plan is not None:
+            try:
+                return parts.Part(plan, key.max_batch, graph.input_types, graph.output_types)
+            except EngineUnavailable as exc:
+                if OUT_OF_MEMORY in exc.reason:
+                    raise
+                log.warning("engine_rebuilt", engine=NAME, graph=graph.path.name, reason=exc.reason)
+        plan = self._build(graph, key, plans)
+        return parts.Part(plan, key.max_batch, graph.input_types, graph.output_types)
+
+    def _build(self, graph: _GraphOnDevice, key: PlanKey, plans: PlanFolder) -> bytes:
         build = import_module("monitor.scoring.tensorrt_build")
-        log.info("engine_building", engine=NAME, graph=graph.name, precision=precision.value, gpu=gpu.name)
-        plan = build.build_plan(
-            graph,
-            inputs,
-            profiles_for(batch),
+        log.info("engine_building", engine=NAME, graph=graph.path.name, precision=key.precision, gpu=key.gpu)
+        plan: bytes = build.build_plan(
+            graph.path,
+            dict(key.inputs),
+            profiles_for(key.max_batch),
             timing_cache=plans.timing_cache,
             on_progress=self._on_progress,
         )
         plans.put(key, plan)
-        log.info("engine_built", engine=NAME, graph=graph.name, precision=precision.value, bytes=len(plan))
-        return plan, batch
+        log.info("engine_built", engine=NAME, graph=graph.path.name, precision=key.precision, bytes=len(plan))
+        return plan
+
+
+@dataclass(frozen=True, slots=True)
+class _GraphOnDevice:
+    """One of the bundle's two graphs, as the device is to run it."""
+
+    path: Path
+    precision: Precision
+    inputs: tuple[tuple[str, tuple[int, ...]], ...]
+    """Name and shape without the batch axis."""
+    input_types: Mapping[str, type]
+    output_types: Mapping[str, type]
+
+    def key(self, gpu: Gpu, version: str, max_batch: int) -> PlanKey:
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return PlanKey(gpu.name, gpu.compute_capability, version, digest, self.precision.value, max_batch, self.inputs)
+
+
+def _backbone(manifest: Manifest, path: Path, precision: Precision) -> _GraphOnDevice:
+    shape = manifest.sample
+    tail = (shape.pictures, shape.height_pixels, shape.width_pixels, 3)
+    types = {BACKBONE_INPUT: np.uint8}
+    return _GraphOnDevice(path, precision, ((BACKBONE_INPUT, tail),), types, {EMBEDDINGS: np.float32})
+
+
+def _head(manifest: Manifest, path: Path) -> _GraphOnDevice:
+    """The head always reckons in FP32, as on other engines."""
+    slots = manifest.window_slots
+    inputs = ((EMBEDDINGS, (slots, manifest.embedding_size)), (MASK, (slots,)))
+    types = {EMBEDDINGS: np.float32, MASK: np.bool_}
+    outputs = {PROBABILITIES: np.float32, ATTENTION: np.float32}
+    return _GraphOnDevice(path, Precision.FP32, inputs, types, outputs)
 
 
 class TensorRtEngine:

@@ -41,7 +41,10 @@ class Part:
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
         self._profiles = profiles_for(max_batch)
         self._max_batch = max_batch
-        runtime = trt.Runtime(self._log)
+        try:
+            runtime = trt.Runtime(self._log)
+        except (RuntimeError, TypeError) as exc:
+            raise EngineUnavailable(ENGINE, f"cannot start: {self._log.reason or exc}") from exc
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EngineUnavailable(ENGINE, f"cannot load a plan: {self._log.reason or 'no reason was given'}")
