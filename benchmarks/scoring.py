@@ -29,6 +29,7 @@ from monitor.scoring.door import Door, Engine, Precision
 from monitor.scoring.engine import doors_to
 
 REUSE_SLOTS, REUSE_STRIDE = 16, 2
+LEAST_TURNS = 9
 Run = Callable[[np.ndarray], Any]
 """Takes samples (N, K, H, W, 3) uint8."""
 
@@ -97,7 +98,7 @@ def contender(engine: Engine, bundle: Bundle) -> Contender:
 
 
 def measure(
-    contenders: Sequence[Contender], bundle: Bundle, *, batches: Sequence[int], threads: int, rounds: int
+    contenders: Sequence[Contender], bundle: Bundle, *, batches: Sequence[int], threads: int, samples: int
 ) -> list[dict[str, Any]]:
     manifest = bundle.manifest
     shape = manifest.sample
@@ -106,7 +107,7 @@ def measure(
     for batch in batches:
         size = (batch, shape.pictures, shape.height_pixels, shape.width_pixels, 3)
         pictures = random.integers(0, 256, size, dtype=np.uint8)
-        best = turns([partial(each.embed, pictures) for each in contenders], rounds)
+        best = turns([partial(each.embed, pictures) for each in contenders], max(LEAST_TURNS, samples // batch))
         for each, seconds in zip(contenders, best, strict=True):
             sample = seconds / batch
             results.append(
@@ -226,7 +227,7 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = load_bundle(find_bundle(arguments.model, Path.cwd()))
     cache = EngineCache(arguments.cache)
-    rounds = 5 if arguments.quick else 9
+    samples = 60 if arguments.quick else 200
     results: list[dict[str, Any]] = []
     for threads in (1,) if arguments.quick else (1, 2):
         with ExitStack() as opened:
@@ -235,9 +236,9 @@ def main() -> None:
                 opened.enter_context(closing(engine))
                 contenders.append(contender(engine, bundle))
             batches = (1, 8) if arguments.quick else (1, 8, 32)
-            results += measure(contenders, bundle, batches=batches, threads=threads, rounds=rounds)
+            results += measure(contenders, bundle, batches=batches, threads=threads, samples=samples)
     with tempfile.TemporaryDirectory() as folder:
-        reused = reuse(long_window_bundle(bundle, Path(folder)), rounds=rounds)
+        reused = reuse(long_window_bundle(bundle, Path(folder)), rounds=15 if arguments.quick else 25)
     figures = claims(results, reused)
     show(results, reused, figures)
     if arguments.json:

@@ -37,6 +37,8 @@ def check(
         f"window {manifest.window_seconds:g} s, every {manifest.stride_seconds:g} s",
         highlight=False,
     )
+    for skipped in opened.skipped:
+        out.print(f"  not on {skipped.engine}: {escape(skipped.reason)}", highlight=False)
     opened.engine.close()
     if loaded.model.shadow:
         shadow = open_shadow(loaded, manifest, partial(open_named_model, config_path=config))

@@ -201,7 +201,9 @@ def test_schemas_are_json_schemas():
     assert json.loads(output)["asyncapi"] == "3.0.0"
 
 
-@pytest.mark.parametrize("command", ["", "run", "check", "replay", "alerts", "consume", "schema", "train", "evaluate"])
+@pytest.mark.parametrize(
+    "command", ["", "run", "check", "replay", "alerts", "consume", "schema", "train", "evaluate", "compile"]
+)
 def test_help_teaches(command):
     code, output = run_command(*([command] if command else []), "--help")
     assert code == 0
