@@ -109,13 +109,13 @@ class TensorRtDoor:
         key, plan = next(((key, plan) for key in keys if (plan := plans.find(key))), (keys[-1], None))
         if plan is not None:
             try:
-                return parts.Part(plan, key.max_batch, graph.input_types, graph.output_types)
+                return parts.Part(plan, key.max_batch, graph.inputs, graph.output_types)
             except EngineUnavailable as exc:
                 if OUT_OF_MEMORY in exc.reason:
                     raise
                 log.warning("engine_rebuilt", engine=NAME, graph=graph.path.name, reason=exc.reason)
         plan = self._build(graph, key, plans)
-        return parts.Part(plan, key.max_batch, graph.input_types, graph.output_types)
+        return parts.Part(plan, key.max_batch, graph.inputs, graph.output_types)
 
     def _build(self, graph: _GraphOnDevice, key: PlanKey, plans: PlanFolder) -> bytes:
         build = import_module("monitor.scoring.tensorrt_build")
@@ -138,30 +138,27 @@ class _GraphOnDevice:
 
     path: Path
     precision: Precision
-    inputs: tuple[tuple[str, tuple[int, ...]], ...]
-    """Name and shape without the batch axis."""
-    input_types: Mapping[str, type]
+    inputs: Mapping[str, tuple[tuple[int, ...], type]]
+    """Of each input its shape without the batch axis, and its type."""
     output_types: Mapping[str, type]
 
     def key(self, gpu: Gpu, version: str, max_batch: int) -> PlanKey:
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        return PlanKey(gpu.name, gpu.compute_capability, version, digest, self.precision.value, max_batch, self.inputs)
+        tails = tuple((name, tail) for name, (tail, _) in self.inputs.items())
+        return PlanKey(gpu.name, gpu.compute_capability, version, digest, self.precision.value, max_batch, tails)
 
 
 def _backbone(manifest: Manifest, path: Path, precision: Precision) -> _GraphOnDevice:
     shape = manifest.sample
-    tail = (shape.pictures, shape.height_pixels, shape.width_pixels, 3)
-    types = {BACKBONE_INPUT: np.uint8}
-    return _GraphOnDevice(path, precision, ((BACKBONE_INPUT, tail),), types, {EMBEDDINGS: np.float32})
+    pictures = (shape.pictures, shape.height_pixels, shape.width_pixels, 3)
+    return _GraphOnDevice(path, precision, {BACKBONE_INPUT: (pictures, np.uint8)}, {EMBEDDINGS: np.float32})
 
 
 def _head(manifest: Manifest, path: Path) -> _GraphOnDevice:
     """The head always reckons in FP32, as on other engines."""
     slots = manifest.window_slots
-    inputs = ((EMBEDDINGS, (slots, manifest.embedding_size)), (MASK, (slots,)))
-    types = {EMBEDDINGS: np.float32, MASK: np.bool_}
-    outputs = {PROBABILITIES: np.float32, ATTENTION: np.float32}
-    return _GraphOnDevice(path, Precision.FP32, inputs, types, outputs)
+    inputs = {EMBEDDINGS: ((slots, manifest.embedding_size), np.float32), MASK: ((slots,), np.bool_)}
+    return _GraphOnDevice(path, Precision.FP32, inputs, {PROBABILITIES: np.float32, ATTENTION: np.float32})
 
 
 class TensorRtEngine:

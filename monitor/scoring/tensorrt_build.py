@@ -56,7 +56,9 @@ def build_plan(
             shapes.set_shape(name, *((size, *tail) for size in (profile.smallest, profile.usual, profile.largest)))
         config.add_optimization_profile(shapes)
     timings = config.create_timing_cache(_read(timing_cache))
-    config.set_timing_cache(timings, False)  # False: not that of another device
+    if not config.set_timing_cache(timings, False):  # False: not that of another device
+        timings = config.create_timing_cache(b"")
+        config.set_timing_cache(timings, False)
     progress = _ProgressMonitor(on_progress)
     config.progress_monitor = progress
     plan = builder.build_serialized_network(network, config)

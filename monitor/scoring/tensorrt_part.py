@@ -22,6 +22,7 @@ from monitor.scoring.tensorrt_build import Log
 from monitor.scoring.tensorrt_plan import ENGINE, profile_index, profiles_for
 
 Arrays = Mapping[str, NDArray[Any]]
+Inputs = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 
 
 class Part:
@@ -30,33 +31,27 @@ class Part:
     Args:
         plan: the serialized engine.
         max_batch: that it was built for.
-        inputs: name and type of each input.
+        inputs: name of each input, its shape without the batch axis and its type.
         outputs: name and type of each output.
     """
 
-    def __init__(
-        self, plan: bytes, max_batch: int, inputs: Mapping[str, DTypeLike], outputs: Mapping[str, DTypeLike]
-    ) -> None:
+    def __init__(self, plan: bytes, max_batch: int, inputs: Inputs, outputs: Mapping[str, DTypeLike]) -> None:
         self._log = Log()
-        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        self._inputs, self._outputs = inputs, tuple(outputs)
         self._profiles = profiles_for(max_batch)
         self._max_batch = max_batch
-        try:
-            runtime = trt.Runtime(self._log)
-        except (RuntimeError, TypeError) as exc:
-            raise EngineUnavailable(ENGINE, f"cannot start: {self._log.reason or exc}") from exc
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise EngineUnavailable(ENGINE, f"cannot load a plan: {self._log.reason or 'no reason was given'}")
-        self._runtime, self._engine = runtime, engine
-        self._check_names({*inputs, *outputs})
+        self._engine = self._load(plan)
         with ExitStack() as opened:
             self._stream = opened.enter_context(closing(Stream()))
-            self._buffers = {
-                name: opened.enter_context(closing(Buffer(self._room(name), dtype)))
-                for name, dtype in {**inputs, **outputs}.items()
-            }
             self._contexts = [self._context(index) for index in range(len(self._profiles))]
+            rooms = {name: ((max_batch, *tail), dtype) for name, (tail, dtype) in inputs.items()}
+            rooms |= {name: (self._output_shape(name), dtype) for name, dtype in outputs.items()}
+            self._buffers = {
+                name: opened.enter_context(closing(Buffer(shape, dtype))) for name, (shape, dtype) in rooms.items()
+            }
+            for context in self._contexts:
+                for name, buffer in self._buffers.items():
+                    context.set_tensor_address(name, buffer.device)
             self._opened = opened.pop_all()
         self._graphs: dict[int, Graph] = {}
         self._runs: Counter[int] = Counter()
@@ -67,7 +62,7 @@ class Part:
         Raises:
             EngineUnavailable: an input has another shape or type, or the device failed.
         """
-        count = len(inputs[self._inputs[0]])
+        count = len(next(iter(inputs.values())))
         self._check_inputs(inputs, count)
         pieces = [self._run_piece(inputs, start, count) for start in range(0, count, self._max_batch)]
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in self._outputs}
@@ -117,6 +112,20 @@ class Part:
         for name in self._outputs:
             self._stream.copy_out(self._buffers[name], size * self._buffers[name].row_bytes)
 
+    def _load(self, plan: bytes) -> trt.ICudaEngine:
+        try:
+            self._runtime = trt.Runtime(self._log)  # lives as long as what it has loaded
+        except (RuntimeError, TypeError) as exc:
+            raise EngineUnavailable(ENGINE, f"cannot start: {self._log.reason or exc}") from exc
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise EngineUnavailable(ENGINE, f"cannot load a plan: {self._log.reason or 'no reason was given'}")
+        found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
+        wanted = {*self._inputs, *self._outputs}
+        if found != wanted:
+            raise EngineUnavailable(ENGINE, f"the graph has {sorted(found)}, expected {sorted(wanted)}")
+        return engine
+
     def _context(self, profile: int) -> trt.IExecutionContext:
         context = self._engine.create_execution_context()
         if context is None:
@@ -124,25 +133,18 @@ class Part:
         if not context.set_optimization_profile_async(profile, self._stream.handle):
             raise EngineUnavailable(ENGINE, f"profile {profile} is not to be had: {self._log.reason}")
         self._stream.wait()
-        for name, buffer in self._buffers.items():
-            context.set_tensor_address(name, buffer.device)
         self._set_shapes(context, self._profiles[profile].largest)
         return context
 
     def _set_shapes(self, context: trt.IExecutionContext, size: int) -> None:
         for name in self._inputs:
-            shape = (size, *self._buffers[name].array.shape[1:])
+            shape = (size, *self._inputs[name][0])
             if not context.set_input_shape(name, shape):
                 raise EngineUnavailable(ENGINE, f"{name} cannot be {shape}: {self._log.reason}")
 
-    def _room(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor in the largest batch; the batch axis is the first of all of them."""
-        return (self._max_batch, *tuple(self._engine.get_tensor_shape(name))[1:])
-
-    def _check_names(self, wanted: set[str]) -> None:
-        found = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
-        if found != wanted:
-            raise EngineUnavailable(ENGINE, f"the graph has {sorted(found)}, expected {sorted(wanted)}")
+    def _output_shape(self, name: str) -> tuple[int, ...]:
+        """Return an output's shape in the largest batch, which the last profile has."""
+        return tuple(self._contexts[-1].get_tensor_shape(name))
 
     def _check_inputs(self, inputs: Arrays, count: int) -> None:
         for name in self._inputs:

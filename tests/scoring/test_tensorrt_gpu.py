@@ -101,4 +101,4 @@ def test_a_plan_that_is_none_is_refused() -> None:
     from monitor.scoring.tensorrt_part import Part  # where TensorRT is
 
     with pytest.raises(EngineUnavailable, match="cannot load a plan"):
-        Part(b"not a plan", 1, {"pictures": np.uint8}, {"embeddings": np.float32})
+        Part(b"not a plan", 1, {"pictures": ((2, 224, 224, 3), np.uint8)}, {"embeddings": np.float32})
