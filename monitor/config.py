@@ -269,7 +269,7 @@ class CaptureConfig(_Section):
     """How long a connected camera may send nothing before it counts as stalled."""
     retry_min_seconds: PositiveSeconds = 0.5
     """Upper bound of the first wait before a new connection; doubles with each failure, with full jitter."""
-    retry_max_seconds: PositiveSeconds = 4.0
+    retry_max_seconds: PositiveSeconds = 3.0
     """Upper bound of the longest wait; with connect_timeout_seconds the longest time until a camera that is there
     again is seen."""
     refused_retry_seconds: PositiveSeconds = 60.0
