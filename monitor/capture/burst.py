@@ -25,7 +25,7 @@ BURST_PACE = 2.0
 late, with a burst behind them; timestamps may be wrong by less."""
 MOST_SECONDS = 1.0
 MOST_BYTES = 32 * 2**20
-"""However long a burst, so much is held at most; less than the shortest time after which a stream counts as stalled."""
+"""However long a burst, so much is held at most. Whoever waits for pictures meanwhile must be more patient."""
 
 Arrived: TypeAlias = "tuple[Packet[VideoStream], float]"
 
@@ -39,7 +39,6 @@ def settled(packets: Iterable[Arrived], clock: StreamClock) -> Iterator[Arrived]
     """Yield packets in their order; hold those of unknown delay until they come at the stream's own pace.
 
     They are the first ones of a connection, those that come late, and those behind a jump of the timestamps.
-
     What the burst tells of the least delay, `clock` has learnt when its first packet is yielded.
 
     Args:
@@ -53,7 +52,7 @@ def settled(packets: Iterable[Arrived], clock: StreamClock) -> Iterator[Arrived]
     try:
         for packet, received in packets:
             seconds = seconds_of(packet)
-            if burst is not None and burst.breaks_off_before(seconds):
+            if burst is not None and burst.breaks_off_before(seconds, received):
                 yield from burst.end(clock)
                 burst = _Burst()
             if burst is None and clock.doubts(seconds, received):
@@ -87,9 +86,12 @@ class _Burst:
         self._past: deque[tuple[float, float]] = deque()
         """(received, timestamp) of the last PACE_SECONDS, and one before them."""
 
-    def breaks_off_before(self, seconds: float | None) -> bool:
-        """Whether the timestamps jump here: what comes next tells nothing of the delay before."""
-        return seconds is not None and self._newest is not None and abs(seconds - self._newest[1]) > JUMP_SECONDS
+    def breaks_off_before(self, seconds: float | None, received: float) -> bool:
+        """Whether the delay jumps here: what comes next tells nothing of the delay before."""
+        if seconds is None or self._newest is None:
+            return False
+        waited, told = _apart(self._newest, (received, seconds))
+        return abs(waited - told) > JUMP_SECONDS
 
     def add(self, packet: Packet[VideoStream], received: float, seconds: float | None) -> None:
         self._held.append((packet, received))
