@@ -53,8 +53,8 @@ class Plan:
     seconds: float
 
 
-FULL = Plan(CAMERAS, SCENES, CONTENDERS, loop_seconds=8.0, warm_seconds=8.0, asleep_seconds=30.0, seconds=15.0)
-QUICK = Plan((4,), ("idle", "busy"), CONTENDERS, loop_seconds=2.0, warm_seconds=3.0, asleep_seconds=12.0, seconds=5.0)
+FULL = Plan(CAMERAS, SCENES, CONTENDERS, loop_seconds=6.0, warm_seconds=8.0, asleep_seconds=20.0, seconds=15.0)
+QUICK = Plan((4,), ("idle", "busy"), CONTENDERS, loop_seconds=4.0, warm_seconds=3.0, asleep_seconds=16.0, seconds=5.0)
 
 
 def main() -> None:
@@ -78,10 +78,10 @@ def main() -> None:
         seconds=options.seconds or base.seconds,
     )
     with tempfile.TemporaryDirectory() as folder:
-        answer = measure(plan, Path(folder), inference_python=options.inference_python)
+        for answer in measure(plan, Path(folder), inference_python=options.inference_python):
+            if options.json:  # what is measured is kept, whatever happens to the rest
+                options.json.write_text(json.dumps(answer, indent=2) + "\n")
     show(answer)
-    if options.json:
-        options.json.write_text(json.dumps(answer, indent=2) + "\n")
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -92,8 +92,8 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
 
 
-def measure(plan: Plan, folder: Path, *, inference_python: Path | None) -> dict[str, Any]:
-    """Run every contender on every scene; return the figures."""
+def measure(plan: Plan, folder: Path, *, inference_python: Path | None) -> Iterator[dict[str, Any]]:
+    """Run every contender on every scene; yield the figures as they grow."""
     skipped = {name: why for name in plan.contenders if (why := missing(name, inference_python))}
     contenders = [name for name in plan.contenders if name not in skipped]
     shape = load_bundle(find_bundle("fight", Path())).manifest
@@ -126,11 +126,15 @@ def measure(plan: Plan, folder: Path, *, inference_python: Path | None) -> dict[
                     for measured in _climb(trials):
                         progress.update(task, advance=1, description=f"{scene}: {name}")
                         results.append(measured.as_json(name, scene))
+                        yield _answer(shape.sample_fps, skipped, results)
+
+
+def _answer(sample_fps: float, skipped: dict[Name, str], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     _add_marginal_memory(results)
     return {
         "machine": {"cores": psutil.cpu_count(), "processor": platform.processor() or platform.machine()},
         "stream": "1080p25 H.264, GOP 2 s, about 4 Mbit/s, RTSP over TCP",
-        "sample_fps": shape.sample_fps,
+        "sample_fps": sample_fps,
         "skipped": skipped,
         "results": results,
         "claims": claims(results),

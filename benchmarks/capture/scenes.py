@@ -6,6 +6,8 @@ moves; through the busy one people walk and a van drives, all the time.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,12 +26,23 @@ NOISE = 2.5
 NOISE_FIELDS = 8
 WALKERS = 9
 
+DELIMITER = re.compile(rb"\x00\x00\x00\x01\x09")
+"""Begins each picture."""
+
 Picture = NDArray[np.uint8]
 
 
 def encode_scene(out: Path, *, busy: bool, seconds: float) -> None:
-    """Write a scene as the endless loop that the RTSP server plays."""
-    encode_stream(pictures(seconds, busy=busy), out, fps=FPS, gop_seconds=GOP_SECONDS, bits_per_second=BITS_PER_SECOND)
+    """Write a scene as the endless loop that the RTSP server plays.
+
+    It is encoded twice over and its second time kept: an encoder that begins knows no rate yet, and no camera's encoder
+    begins anew every few seconds.
+    """
+    twice = itertools.chain(pictures(seconds, busy=busy), pictures(seconds, busy=busy))
+    written = encode_stream(twice, out, fps=FPS, gop_seconds=GOP_SECONDS, bits_per_second=BITS_PER_SECOND)
+    stream = out.read_bytes()
+    units = [match.start() for match in DELIMITER.finditer(stream)]
+    out.write_bytes(stream[units[written // 2] :])
 
 
 def pictures(seconds: float, *, busy: bool) -> Iterator[Picture]:

@@ -203,7 +203,7 @@ class CameraLoop:
         )
 
     def _show(self, seen: Seen) -> None:
-        self._last_frame = self._progress
+        self._last_frame = self._progress = time.monotonic()
         if self._online_since is None:
             self._online_since = self._progress
             self._proven, self._refusals = True, 0

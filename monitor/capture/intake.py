@@ -282,17 +282,24 @@ class Intake:
         """Decode what was held back, in order."""
         _, source = self._opened()
         source.skip_unreferenced(False)
-        fed = self._group.fed
-        if self._look is not None and not self._look.judged:  # the decoder is ahead, in the next group
-            source.flush()
-            fed = 0
-        self._look = None
-        yield from self._feed(self._group.take()[fed:])
+        fed, look = self._group.fed, self._look
+        held, self._look = self._group.take(), None
+        if look is None or look.judged:
+            yield from self._feed(held[fed:])
+            return
+        source.flush()  # the decoder is ahead, in the next group: it has to go back
+        yield from self._feed(held, after=self._shown)
 
-    def _feed(self, packets: list[_Held]) -> Iterator[Seen]:
+    def _feed(self, packets: list[_Held], *, after: tuple[float, float] | None = None) -> Iterator[Seen]:
+        """Decode packets in a row.
+
+        Args:
+            packets: in the order of the stream.
+            after: timestamp and arrival of a frame; only those behind it are shown.
+        """
         for held in packets:
             for one in self._decode(held.packet, held.received_seconds):
-                if not self._was_shown(one) and self._can_date(one):
+                if self._can_date(one) and (after is None or _is_behind(one, after)):
                     yield self._show(one)
 
     # --- frames --------------------------------------------------------------------------------------------------
@@ -315,13 +322,6 @@ class Intake:
         is_intra = one.frame.pict_type in (PictureType.I, PictureType.NONE)
         return gate.look(self._small.scaled(one.frame), is_intra=is_intra, seconds=seconds)
 
-    def _was_shown(self, one: Decoded) -> bool:
-        if self._gate is None:
-            return False
-        if one.pts_seconds is not None:
-            return one.pts_seconds <= self._shown[0]
-        return one.received_seconds <= self._shown[1]
-
     def _can_date(self, one: Decoded) -> bool:
         """Whether it is known when a frame was seen; of the first one after a connection it may not be."""
         return one.pts_seconds is not None or not self.clock.knows_delay
@@ -343,3 +343,8 @@ class Intake:
             if idle or gap:
                 sample = replace(sample, idle=idle, idle_slots=max(0, gap))
         return Seen(one.frame.pts, seconds, one.camera_seconds, sample)
+
+
+def _is_behind(one: Decoded, frame: tuple[float, float]) -> bool:
+    """Whether a frame comes after another, told by timestamp and arrival."""
+    return one.received_seconds > frame[1] if one.pts_seconds is None else one.pts_seconds > frame[0]
