@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 
 from monitor.capture.pictures import Pixels
 from monitor.capture.ring import PacketRing, RingPacket, Segment
-from monitor.capture.sampler import assumed_colorspace
+from monitor.capture.scaler import assumed_colorspace
 
 
 def newest_keyframe(ring: PacketRing) -> tuple[RingPacket, VideoFrame] | None:

@@ -24,7 +24,8 @@ from av.video.stream import VideoStream
 from monitor.bundle import SampleShape
 from monitor.capture.burst import seconds_of
 from monitor.capture.gate import LOOK_PIXELS, Gate
-from monitor.capture.sampler import Sampler, Scaler, StreamClock, Zone
+from monitor.capture.sampler import Sampler, StreamClock
+from monitor.capture.scaler import Scaler, Zone
 from monitor.capture.source import Decoded, Source
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.errors import SourceFailed

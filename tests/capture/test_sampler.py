@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.bundle import SampleShape
-from monitor.capture.sampler import Sampler, StreamClock, Zone, slot_of
+from monitor.capture.sampler import Sampler, StreamClock, slot_of
+from monitor.capture.scaler import Zone
 from monitor.records import Sample
 from tests.capture.drawing import plain_frame, rgb_frame
 
