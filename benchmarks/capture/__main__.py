@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.capture.claims import claims
 from benchmarks.capture.contenders import Name, Task
-from benchmarks.capture.scenes import FPS, GOP_SECONDS, encode_scene
+from benchmarks.capture.scenes import FPS, GOP_SECONDS, SIZE, bits_per_second, encode_scene
 from benchmarks.capture.trial import Measured, Trial, missing
 from monitor.bundle import find_bundle, load_bundle
 from tests.services.rtsp import Mount, RtspServer
@@ -51,6 +51,8 @@ class Plan:
     asleep_seconds: float
     """Longer, where a gate has to get to know its cameras first."""
     seconds: float
+    lines: int = SIZE[1]
+    """Height of the streams."""
 
 
 FULL = Plan(CAMERAS, SCENES, CONTENDERS, loop_seconds=6.0, warm_seconds=8.0, asleep_seconds=20.0, seconds=15.0)
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=_words, help="such as idle,busy")
     parser.add_argument("--contenders", type=_words, help="such as 'monitor gate off,ffmpeg pipe'")
     parser.add_argument("--seconds", type=float, help="measured of each")
+    parser.add_argument("--lines", type=int, default=SIZE[1], help="height of the streams")
     parser.add_argument("--inference-python", type=Path, help="interpreter that has the package `inference`")
     options = parser.parse_args()
     base = QUICK if options.quick else FULL
@@ -76,6 +79,7 @@ def main() -> None:
         warm_seconds=base.warm_seconds,
         asleep_seconds=base.asleep_seconds,
         seconds=options.seconds or base.seconds,
+        lines=options.lines,
     )
     with tempfile.TemporaryDirectory() as folder:
         for answer in measure(plan, Path(folder), inference_python=options.inference_python):
@@ -126,14 +130,16 @@ def measure(plan: Plan, folder: Path, *, inference_python: Path | None) -> Itera
                     for measured in _climb(trials):
                         progress.update(task, advance=1, description=f"{scene}: {name}")
                         results.append(measured.as_json(name, scene))
-                        yield _answer(shape.sample_fps, skipped, results)
+                        yield _answer(plan, shape.sample_fps, skipped, results)
 
 
-def _answer(sample_fps: float, skipped: dict[Name, str], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _answer(
+    plan: Plan, sample_fps: float, skipped: dict[Name, str], results: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     _add_marginal_memory(results)
     return {
         "machine": {"cores": psutil.cpu_count(), "processor": platform.processor() or platform.machine()},
-        "stream": "1080p25 H.264, GOP 2 s, about 4 Mbit/s, RTSP over TCP",
+        "stream": f"{plan.lines}p{FPS} H.264, GOP 2 s, {bits_per_second(plan.lines) / 1e6:.1f} Mbit/s, RTSP over TCP",
         "sample_fps": sample_fps,
         "skipped": skipped,
         "results": results,
@@ -155,7 +161,7 @@ def _mounts(plan: Plan, folder: Path) -> dict[str, Mount]:
     for scene in ("idle", "busy"):
         if scene in plan.scenes or "mixed" in plan.scenes:
             path = folder / f"{scene}.h264"
-            encode_scene(path, busy=scene == "busy", seconds=plan.loop_seconds)
+            encode_scene(path, busy=scene == "busy", seconds=plan.loop_seconds, lines=plan.lines)
             mounts |= {f"{scene}-{at}": Mount(path, FPS, shared=True) for at in range(MOUNTS)}
     return mounts
 

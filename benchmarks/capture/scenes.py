@@ -32,17 +32,29 @@ DELIMITER = re.compile(rb"\x00\x00\x00\x01\x09")
 Picture = NDArray[np.uint8]
 
 
-def encode_scene(out: Path, *, busy: bool, seconds: float) -> None:
-    """Write a scene as the endless loop that the RTSP server plays.
+def encode_scene(out: Path, *, busy: bool, seconds: float, lines: int = SIZE[1]) -> None:
+    """Write a scene as the endless loop that the RTSP server plays, `lines` high.
 
     It is encoded twice over and its second time kept: an encoder that begins knows no rate yet, and no camera's encoder
     begins anew every few seconds.
     """
     twice = itertools.chain(pictures(seconds, busy=busy), pictures(seconds, busy=busy))
-    written = encode_stream(twice, out, fps=FPS, gop_seconds=GOP_SECONDS, bits_per_second=BITS_PER_SECOND)
+    written = encode_stream(
+        twice,
+        out,
+        fps=FPS,
+        size=(SIZE[0] * lines // SIZE[1], lines),
+        gop_seconds=GOP_SECONDS,
+        bits_per_second=bits_per_second(lines),
+    )
     stream = out.read_bytes()
     units = [match.start() for match in DELIMITER.finditer(stream)]
     out.write_bytes(stream[units[written // 2] :])
+
+
+def bits_per_second(lines: int) -> int:
+    """Return the rate that a stream of this height is encoded at: less than its pixels, as cameras do."""
+    return round(BITS_PER_SECOND * (lines / SIZE[1]) ** 1.5)
 
 
 def pictures(seconds: float, *, busy: bool) -> Iterator[Picture]:

@@ -29,7 +29,7 @@ class Measured:
     cpu_per_camera: float | None = None
     """Processor seconds for each second of one camera."""
     rss_bytes: int | None = None
-    """Resident memory of all its processes."""
+    """Resident memory of all its processes; what several share counts in parts (Linux' proportional set size)."""
     ring_bytes: int = 0
     """Of it, packets kept for evidence."""
     samples_per_second: float | None = None
@@ -121,8 +121,8 @@ class _Contender:
         return sum(spent.user + spent.system for spent in times)
 
     def resident_bytes(self) -> int:
-        """Return what all its processes hold; libraries that they share count for each."""
-        return sum(process.memory_info().rss for process in self._family())
+        """Return what all its processes hold; of pages that several share each counts its part."""
+        return sum(process.memory_full_info().pss for process in self._family())
 
     def _ask(self, line: str) -> None:
         assert self._process is not None
