@@ -30,7 +30,7 @@ from tests.services.proxy import FaultyProxy
 from tests.services.rtsp import RtspServer
 
 REPETITIONS, WARM_UP = 100, 5
-FAULT_SECONDS = 3.5
+FAULT_SECONDS = 3.0
 RETURN_SECONDS = 10.0
 REST_SECONDS = 1.5
 BYSTANDERS = ("by-0", "by-1")
@@ -44,6 +44,8 @@ QUICK = CaptureConfig(
 )
 GROWTH_BYTES = 24 * 2**20
 """Of a worker with thirteen cameras in a hundred times that each of them was struck: 20 KB for each fault."""
+ASLEEP_SECONDS = 1.0
+"""A server that was kept from the processor for longer goes on from then: its numbers fall behind its clock."""
 REPORT = Path(__file__).parents[2] / "var/soak/repetitions.json"
 
 
@@ -67,7 +69,7 @@ def test_a_hundred_times_every_fault(clips: Clips, tmp_path: Path) -> None:
             watch.supervisor.add(CameraConfig(id=name, url=server.url(name)))
         wait_for(lambda: all(len(watch.samples[name]) > SAMPLE_FPS for name in names), 60.0)
         slots = {name: watch.samples[name][0][1].slot for name in BYSTANDERS}
-        begun, before = time.monotonic(), {}
+        begun, before, wrong = time.monotonic(), {}, []
         for repetition in range(WARM_UP + REPETITIONS):
             if repetition == WARM_UP:
                 before = {pid: held_by(pid) for pid in watch.pids()}
@@ -83,13 +85,17 @@ def test_a_hundred_times_every_fault(clips: Clips, tmp_path: Path) -> None:
                 returns[name].append(watch.first_after(name, ended) - ended)
             time.sleep(REST_SECONDS)
             for fault, _ in struck:
-                check(watch, fault, (began, ended))
+                try:
+                    check(watch, fault, (began, ended))
+                except AssertionError as exc:  # the figures of all repetitions are wanted, however many went wrong
+                    wrong.append(f"{fault.name}, {repetition}: {exc}")
             for name in BYSTANDERS:
                 slots[name] = check_bystander(watch, name, slots[name])
         wait_for(lambda: all(held_by(pid).threads <= held.threads for pid, held in before.items()), 30.0)
         after = {pid: held_by(pid) for pid in watch.pids()}
     seconds = time.monotonic() - begun
     report(before, after, returns, seconds)
+    assert not wrong
     assert list(before) == list(after)
     assert all(max(times) < RETURN_SECONDS for times in returns.values())
     for name in BYSTANDERS:
@@ -106,12 +112,13 @@ def check(watch: Watch, fault: Fault, during: tuple[float, float]) -> None:
     told = watch.samples[name][:]
     samples = [sample for _, sample in told]
     breaks = [state.time_seconds for state in watch.states[name] if state.reason is not None]
-    check_times(told)
-    check_numbers(samples, breaks, (during[0], during[1] + BLIND_SECONDS) if fault.blinds else None)
-    if not fault.shifts:
-        check_against_the_cameras_clock(samples)
     del watch.samples[name][: len(told) - 1]
     del watch.states[name][:-1]
+    check_times(told)
+    blind = (during[0], during[1] + BLIND_SECONDS) if fault.blinds else None
+    check_numbers(samples, breaks, blind, longest_seconds=ASLEEP_SECONDS)
+    if not fault.shifts:
+        check_against_the_cameras_clock(samples)
 
 
 def check_bystander(watch: Watch, name: str, first: int) -> int:

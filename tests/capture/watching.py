@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -115,15 +116,26 @@ def check_against_the_cameras_clock(samples: list[Sample]) -> int:
     return len(told)
 
 
-def check_numbers(samples: list[Sample], breaks: list[float], blind: tuple[float, float] | None) -> None:
+def check_numbers(
+    samples: list[Sample],
+    breaks: list[float],
+    blind: tuple[float, float] | None,
+    *,
+    longest_seconds: float = math.inf,
+) -> None:
     """As much time has passed between two pictures of one connection as lies between their numbers.
 
-    Pictures of the time `blind` show something else, and so does one that a busy server sent late.
+    Pictures of the time `blind` show something else, and so does one that a busy server sent late. Two that lie further
+    apart than `longest_seconds` are not compared.
     """
     for one, two in pairwise(samples):
         passed = two.time_seconds - one.time_seconds
         spoilt = blind is not None and two.time_seconds > blind[0] - SENT_LATE_SECONDS and one.time_seconds < blind[1]
-        if spoilt or any(one.time_seconds < moment < two.received_seconds for moment in breaks):
+        if (
+            spoilt
+            or passed > longest_seconds
+            or any(one.time_seconds < moment < two.received_seconds for moment in breaks)
+        ):
             continue
         shown = (number_in(two) - number_in(one)) / FPS
         off = (shown - passed + LOOP_SECONDS / 2) % LOOP_SECONDS - LOOP_SECONDS / 2
