@@ -110,15 +110,27 @@ class Checkpoints:
         kept = {"weights": model.state_dict(), "taught": sorted(sides.taught), "aside": sorted(sides.aside)}
         _save(kept, self._folder / _MODEL)
 
-    def stage(self, name: str, learning: Learning, *, epochs: int, patience: int, console: Console) -> StageKeeper:
-        """Return the keeper of one stage; it has loaded what an interrupted run left."""
+    def stage(
+        self, name: str, learning: Learning, *, epochs: int, patience: int | None, console: Console
+    ) -> StageKeeper:
+        """Return the keeper of one stage; it has loaded what an interrupted run left.
+
+        Args:
+            name: of the stage's folder.
+            learning: what changes.
+            epochs: at most.
+            patience: epochs without anything better after which it ends; None where the last epoch is the one wanted.
+            console: shows how each epoch went.
+        """
         return StageKeeper(self._folder / name, learning, epochs=epochs, patience=patience, console=console)
 
 
 class StageKeeper:
     """Keeps a checkpoint after each epoch, remembers the best, says when to stop and how long it still takes."""
 
-    def __init__(self, folder: Path, learning: Learning, *, epochs: int, patience: int, console: Console) -> None:
+    def __init__(
+        self, folder: Path, learning: Learning, *, epochs: int, patience: int | None, console: Console
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._learning = learning
@@ -130,6 +142,11 @@ class StageKeeper:
             self._go_on()
         self._done_before = len(self._history)
         self._began = time.monotonic()
+
+    @property
+    def planned(self) -> int:
+        """How many epochs there are at most."""
+        return self._epochs
 
     @property
     def done(self) -> int:
@@ -154,9 +171,13 @@ class StageKeeper:
         return self._history
 
     def _tired(self) -> bool:
-        return bool(self._history) and self._history[-1].epoch - self._best().epoch >= self._patience
+        if self._patience is None or not self._history:
+            return False
+        return self._history[-1].epoch - self._best().epoch >= self._patience
 
     def _best(self) -> EpochLoss:
+        if self._patience is None:
+            return self._history[-1]
         return min(self._history, key=lambda loss: loss.validation_loss)
 
     def _path(self, loss: EpochLoss) -> Path:

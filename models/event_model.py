@@ -19,6 +19,9 @@ from models.recipe import Recipe
 GAP_SCORE = -1.0e4
 """Attention score of a gap before the softmax: exp of it is 0, and half precision holds it."""
 
+LEAST_SPREAD = 0.01
+"""Added to the spread of every float of an embedding: what hardly ever stirs is not blown up."""
+
 
 class Backbone(Protocol):
     """Turns input pictures (N, C, H, W) into embeddings (N, D)."""
@@ -117,6 +120,7 @@ class EfficientNetLite0(nn.Module):
 class AttentionHead(nn.Module):
     """Weighs the slots of a window in two rounds and classifies the weighted matrix.
 
+    H is standardised float by float (`standardise`) and normed slot by slot first.
     `A = softmax(W2 tanh(W1 Hᵀ))`, `M = A H`; gaps get weight exactly 0, and a window of nothing but gaps
     zeros everywhere.
 
@@ -129,10 +133,15 @@ class AttentionHead(nn.Module):
         dropout: share of the classifier's inputs dropped in training.
     """
 
+    centre: Tensor
+    spread: Tensor
+
     def __init__(
         self, embedding_size: int, *, hops: int, units: int, labels: int, merge: str = "flatten", dropout: float = 0.0
     ) -> None:
         super().__init__()
+        self.register_buffer("centre", torch.zeros(embedding_size))
+        self.register_buffer("spread", torch.ones(embedding_size))
         self.norm = nn.LayerNorm(embedding_size)
         self.first = nn.Linear(embedding_size, units, bias=False)
         self.second = nn.Linear(units, hops, bias=False)
@@ -147,11 +156,20 @@ class AttentionHead(nn.Module):
             embeddings: H, (N, T, D) float.
             mask: (N, T) bool, False where the slot is a gap.
         """
-        normed = self.norm(embeddings)
+        normed = self.norm((embeddings - self.centre) / self.spread)
         attention = self.attend(normed, mask)
         weighted = torch.bmm(attention, normed)
         merged = weighted.flatten(1) if self.merge == "flatten" else weighted.mean(dim=1)
         return self.classifier(self.dropout(merged)), attention
+
+    @torch.no_grad()
+    def standardise(self, embeddings: Tensor) -> None:
+        """Take centre and spread of each of the D floats from embeddings (S, D) that teach.
+
+        A backbone's floats differ in size by orders of magnitude, and the loudest say the least about motion.
+        """
+        self.centre.copy_(embeddings.mean(dim=0))
+        self.spread.copy_(embeddings.std(dim=0) + LEAST_SPREAD)
 
     def attend(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """Return A (N, R, T): each row sums to 1 over the slots that are no gaps."""

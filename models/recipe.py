@@ -39,6 +39,8 @@ class Recipe(BaseModel):
     """Rows of W1."""
     merge: Literal["flatten", "mean"] = "mean"
     """How the R rows of M reach the classifier: side by side, or their mean."""
+    standardise: bool = False
+    """Bring every float of the frozen backbone's embeddings to one centre and spread, taken from what teaches."""
     dropout: Share = 0.3
     penalty_weight: Annotated[float, Field(ge=0.0)] = 0.05
     """Weight of ‖AAᵀ − I‖²_F in the loss."""
@@ -71,6 +73,8 @@ class Recipe(BaseModel):
     """Share of the groups kept for early stopping, temperature and thresholds."""
     false_alarm_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
     """Share of validation windows without the label that may lie above its on-threshold."""
+    refit: bool = False
+    """Train anew on all groups once those kept aside have chosen epochs, temperature and thresholds."""
     seed: int = 1
 
     @model_validator(mode="after")
@@ -87,6 +91,16 @@ class Recipe(BaseModel):
 
 RECIPES = {
     "fight": Recipe(input_scale=32.0, false_alarm_share=0.05),
+    "motion": Recipe(
+        sample=SampleShape(pictures=4, context_spacing_seconds=1 / 15, width_pixels=224, height_pixels=224),
+        input_scale=32.0,
+        standardise=True,
+        mirror=False,
+        frozen_epochs=20,
+        patience_epochs=6,
+        false_alarm_share=0.05,
+        refit=True,
+    ),
     "demo": Recipe(
         sample_fps=5.0,
         window_slots=10,

@@ -32,6 +32,18 @@ def random_window(clip: Clip, window_slots: int, rng: np.random.Generator) -> Wi
     return cut_windows(clip, [int(rng.integers(0, last_start + 1))], window_slots)
 
 
+def whole_window(clip: Clip, most_slots: int, rng: np.random.Generator) -> WindowPlan:
+    """Return all slots of a clip as one window; of a longer one some, chosen at random, in their order.
+
+    The attention does not look at the order or the distance of slots: fewer of them show the same recording thinner.
+    """
+    chosen = np.arange(len(clip.slots))
+    if len(chosen) > most_slots:
+        chosen = np.sort(rng.choice(chosen, most_slots, replace=False))
+    slots = clip.slots[chosen][None]
+    return WindowPlan(samples=np.maximum(slots, 0), mask=slots >= 0)
+
+
 def cut_windows(clip: Clip, starts: list[int], window_slots: int) -> WindowPlan:
     """Return the windows that begin at the given slots; slots after the clip's end are gaps."""
     padded = np.full(max(starts) + window_slots, -1, np.int64)

@@ -21,7 +21,8 @@ from models.entries import ClipEntry
 from models.event_model import EventModel
 from models.recipe import RECIPES, Recipe
 from models.scenes.clips import write_recordings
-from models.training import class_weights, move_average, split_groups
+from models.stages import class_weights, move_average
+from models.training import split_groups
 from models.windows import cut_windows, random_window, stride_windows
 from monitor.bundle import CARD, Bundle, SampleShape, load_bundle
 from monitor.scoring.engine import Preference, open_engine

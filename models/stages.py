@@ -1,0 +1,193 @@
+"""The stages of a training: first the head on embeddings of the frozen backbone, then both from the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor, nn
+
+from models.batches import feature_batch, picture_batch, shuffled_batches
+from models.checkpoints import Checkpoints, EpochLoss, Learning, StageKeeper
+from models.dataset import Dataset
+from models.event_model import AttentionHead, EventModel, attention_penalty
+from models.features import clip_features, embed_samples
+from models.progress import progress_bar
+from models.recipe import Recipe
+from models.verdicts import window_logits
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Who is taught what, and where it is written down."""
+
+    dataset: Dataset
+    teaching: NDArray[np.int64]
+    """Indices of the clips that teach."""
+    aside: NDArray[np.int64]
+    """Indices of the clips that choose the best epoch."""
+    recipe: Recipe
+    cache: Path
+    checkpoints: Checkpoints
+    console: Console
+    lengths: Mapping[str, int] | None = None
+    """Epochs of each stage where they are known beforehand; None: as long as it gets better, and the best counts."""
+
+    @property
+    def class_weights(self) -> Tensor:
+        """(L,) weight of each label in the loss."""
+        return class_weights(self.dataset.targets[self.teaching], len(self.dataset.labels)).to(best_device())
+
+    def targets(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return (N,) index of the label of some clips."""
+        return torch.from_numpy(self.dataset.targets[indices])
+
+    def keeper(self, stage: str, learning: Learning, epochs: int) -> StageKeeper:
+        """Return who keeps the stage's epochs and says when it ends."""
+        if self.lengths is not None:
+            return self.checkpoints.stage(
+                f"{stage}-anew", learning, epochs=self.lengths[stage], patience=None, console=self.console
+            )
+        patience = self.recipe.patience_epochs
+        return self.checkpoints.stage(stage, learning, epochs=epochs, patience=patience, console=self.console)
+
+
+def best_device() -> torch.device:
+    """Return the GPU where there is one, and the processor elsewhere."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def class_weights(targets: NDArray[np.int64], labels: int) -> Tensor:
+    """Return one weight per label, so that every label weighs the same in the loss: (L,) float32."""
+    counts = np.bincount(targets, minlength=labels).clip(min=1)
+    return torch.from_numpy((len(targets) / (labels * counts)).astype(np.float32))
+
+
+def train_head(model: EventModel, course: Course) -> list[EpochLoss]:
+    """Train the head on embeddings of the frozen backbone."""
+    recipe, clips = course.recipe, course.dataset.clips
+    versions = [clip_features(model, clips, mirrored=False, cache=course.cache, console=course.console)]
+    if recipe.mirror:
+        versions.append(clip_features(model, clips, mirrored=True, cache=course.cache, console=course.console))
+    if recipe.standardise and not course.checkpoints.earlier.taught:
+        model.head.standardise(torch.from_numpy(np.concatenate([versions[0][index] for index in course.teaching])))
+    return teach_head(model.head, versions, course)
+
+
+def teach_head(head: AttentionHead, versions: Sequence[list[NDArray[np.float32]]], course: Course) -> list[EpochLoss]:
+    """Train a head on embeddings.
+
+    Args:
+        head: on the best device; holds the best epoch afterwards.
+        versions: of the pictures, each with the embeddings (S, D) of every clip.
+        course: who is taught what.
+    """
+    recipe, weights = course.recipe, course.class_weights
+    optimiser = torch.optim.AdamW(head.parameters(), lr=recipe.head_rate, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.frozen_epochs)
+    learning = Learning(head, head, optimiser, schedule, np.random.default_rng(recipe.seed))
+    keeper = course.keeper("head", learning, recipe.frozen_epochs)
+    with progress_bar(course.console) as progress:
+        task = progress.add_task("Training the head", total=keeper.planned, completed=keeper.done)
+        for epoch in keeper.epochs():
+            losses = []
+            head.train()
+            for indices in shuffled_batches(course.teaching, recipe.batch_windows, learning.rng):
+                window = feature_batch(course.dataset, indices, versions, recipe, learning.rng)
+                losses.append(_step(optimiser, _loss(head, window, course.targets(indices), recipe, weights)))
+            schedule.step()
+            kept_loss = _loss_aside(head, [versions[0][index] for index in course.aside], course)
+            keeper.tell(EpochLoss("head", epoch, float(np.mean(losses)), kept_loss))
+            progress.advance(task)
+    return keeper.restore()
+
+
+def tune(model: EventModel, course: Course) -> list[EpochLoss]:
+    """Train the head and the backbone's last stages from the pictures.
+
+    What is judged and kept is a running average of the weights and of the batch statistics: single steps of a
+    small network trained from scratch swing too far.
+    """
+    recipe, weights = course.recipe, course.class_weights
+    model.freeze_backbone(recipe.tuned_stages)
+    released = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(
+        [{"params": model.head.parameters(), "lr": recipe.head_rate}, {"params": released, "lr": recipe.backbone_rate}],
+        weight_decay=recipe.weight_decay,
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.tuned_epochs)
+    average = deepcopy(model)
+    learning = Learning(model, average, optimiser, schedule, np.random.default_rng(recipe.seed))
+    keeper = course.keeper("whole", learning, recipe.tuned_epochs)
+    batches_an_epoch = -(-len(course.teaching) // recipe.batch_windows)
+    with progress_bar(course.console) as progress:
+        total, completed = keeper.planned * batches_an_epoch, keeper.done * batches_an_epoch
+        task = progress.add_task("Training", total=total, completed=completed)
+        for epoch in keeper.epochs():
+            losses = []
+            _set_training(model, recipe)
+            for indices in shuffled_batches(course.teaching, recipe.batch_windows, learning.rng):
+                window = picture_batch(course.dataset, indices, recipe, learning.rng)
+                losses.append(_step(optimiser, _loss(model, window, course.targets(indices), recipe, weights)))
+                move_average(average, model, recipe.averaging)
+                progress.advance(task)
+            schedule.step()
+            features = [embed_samples(average, course.dataset.clips[index].pictures) for index in course.aside]
+            keeper.tell(EpochLoss("whole", epoch, float(np.mean(losses)), _loss_aside(average.head, features, course)))
+    history = keeper.restore()
+    model.load_state_dict(average.state_dict())
+    return history
+
+
+@torch.no_grad()
+def move_average(average: EventModel, model: EventModel, keeping: float) -> None:
+    """Move the running average of weights and batch statistics one step towards the model."""
+    for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1.0 - keeping)
+        else:
+            mean.copy_(value)
+
+
+def _set_training(model: EventModel, recipe: Recipe) -> None:
+    """Put what learns into training mode; a frozen stage keeps its batch statistics."""
+    model.train()
+    stages = model.backbone.stages()  # type: ignore[operator]
+    for stage in stages[: max(0, len(stages) - recipe.tuned_stages)]:
+        stage.eval()
+
+
+def _loss(module: nn.Module, window: tuple[Tensor, Tensor], targets: Tensor, recipe: Recipe, weights: Tensor) -> Tensor:
+    """Return the loss of a batch, on the device of the weights.
+
+    Args:
+        module: the head or the whole model.
+        window: embeddings or pictures (N, T, …), and mask (N, T).
+        targets: (N,) index of the label.
+        recipe: weighs the attention's penalty.
+        weights: (L,) of each label.
+    """
+    inputs, mask = (part.to(weights.device, non_blocking=True) for part in window)
+    logits, attention = module(inputs, mask)
+    told = nn.functional.cross_entropy(logits, targets.to(weights.device), weight=weights)
+    return told + recipe.penalty_weight * attention_penalty(attention)
+
+
+def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> float:
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return float(loss.detach())
+
+
+def _loss_aside(head: AttentionHead, features: Sequence[NDArray[np.float32]], course: Course) -> float:
+    """Return the cross-entropy of the clips aside, whose embeddings (S, D) are given."""
+    logits, targets, _ = window_logits(head, course.dataset, course.aside, features, course.recipe)
+    weights = course.class_weights.cpu()
+    return float(nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets), weight=weights))

@@ -1,0 +1,73 @@
+"""What a model says of clips that it is not taught on: clips and embeddings in, logits of their windows out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.batches import MOST_EMBEDDED_SLOTS
+from models.dataset import Clip, Dataset
+from models.event_model import AttentionHead
+from models.recipe import Recipe
+from models.windows import WindowPlan, stride_windows, whole_window
+
+
+def judging_plan(clip: Clip, recipe: Recipe) -> WindowPlan:
+    """Return the windows by which a clip is judged: those of the live path, or all of a whole recording as one."""
+    if clip.whole:
+        return whole_window(clip, MOST_EMBEDDED_SLOTS, np.random.default_rng(recipe.seed))
+    return stride_windows(clip, recipe.window_slots, recipe.stride_slots)
+
+
+@torch.inference_mode()
+def clip_logits(head: AttentionHead, features: NDArray[np.float32], plan: WindowPlan) -> NDArray[np.float32]:
+    """Return the logits (W, L) of a clip's windows.
+
+    Args:
+        head: on any device.
+        features: (S, D) embeddings of all the clip's samples.
+        plan: says which of them lie in which window.
+    """
+    device = next(head.parameters()).device
+    windows = features[plan.samples] * plan.mask[:, :, None]
+    answer, _ = head.eval()(torch.from_numpy(windows).to(device), torch.from_numpy(plan.mask).to(device))
+    logits: NDArray[np.float32] = answer.cpu().numpy()
+    return logits
+
+
+def window_logits(
+    head: AttentionHead,
+    dataset: Dataset,
+    indices: NDArray[np.int64],
+    features: Sequence[NDArray[np.float32]],
+    recipe: Recipe,
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Return logits (W, L), targets (W,) and place of the clip among the indices (W,) of all windows of some clips.
+
+    Args:
+        head: on any device.
+        dataset: holds the clips.
+        indices: (C,) of the clips.
+        features: (S, D) embeddings of each of these clips.
+        recipe: says how windows are cut.
+    """
+    clips = [dataset.clips[index] for index in indices]
+    logits = [clip_logits(head, rows, judging_plan(clip, recipe)) for clip, rows in zip(clips, features, strict=True)]
+    windows = [len(rows) for rows in logits]
+    return (
+        np.concatenate(logits),
+        np.repeat(dataset.targets[indices], windows),
+        np.repeat(np.arange(len(clips)), windows),
+    )
+
+
+def clip_probabilities(
+    logits: NDArray[np.float32], owners: NDArray[np.int64], temperature: float
+) -> NDArray[np.float32]:
+    """Return the mean probabilities (C, L) of each clip's windows."""
+    probabilities = torch.softmax(torch.from_numpy(logits) / temperature, dim=1).numpy()
+    means: NDArray[np.float32] = np.stack([probabilities[owners == clip].mean(axis=0) for clip in np.unique(owners)])
+    return means
