@@ -1,4 +1,7 @@
-"""Evaluation: labelled clips and a bundle, or a recipe and a number of folds, in; figures with intervals out."""
+"""Evaluation: labelled clips, recordings with events, and a bundle in, or a recipe and folds; figures out.
+
+Clips are judged by their windows' mean; a recording labelled as a whole by the window that most looks like an event.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 from sklearn.model_selection import StratifiedGroupKFold
 
+from models import recordings
 from models.dataset import Dataset, read_dataset
+from models.entries import list_entries
 from models.features import clip_features
 from models.judging import judge_clip, read_labelled
 from models.metrics import Measured, measure
 from models.progress import progress_bar
 from models.recipe import Recipe
+from models.recordings import EVENTS_TABLE, Watched
 from models.training import Trained, train
 from monitor.bundle import Bundle
 from monitor.errors import InputInvalid
@@ -26,7 +32,7 @@ from monitor.scoring.engine import open_engine
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an evaluation found."""
+    """What an evaluation found on clips."""
 
     labels: tuple[str, ...]
     measured: Measured
@@ -36,34 +42,11 @@ class Report:
     confusion: NDArray[np.int64]
     """(L, L) clips: rows are true labels, columns what was said."""
 
-    def as_json(self) -> dict[str, object]:
-        """Return the report for machines."""
-        measured = self.measured
-        return {
-            "clips": measured.clips,
-            "groups": measured.groups,
-            "accuracy": _interval(measured.accuracy.value, measured.accuracy.low, measured.accuracy.high),
-            "auc": _interval(measured.auc.value, measured.auc.low, measured.auc.high),
-            "labels": list(self.labels),
-            "confusion": self.confusion.tolist(),
-            "folds": [
-                {"clips": fold.clips, "accuracy": fold.accuracy.value, "auc": fold.auc.value} for fold in self.folds
-            ],
-        }
-
-    def table(self) -> Table:
-        """Return the report for people."""
-        table = Table("", "clips", "accuracy (95%)", "ROC-AUC (95%)")
-        for number, fold in enumerate(self.folds, start=1):
-            table.add_row(f"fold {number}", str(fold.clips), str(fold.accuracy), str(fold.auc))
-        table.add_row("all", str(self.measured.clips), str(self.measured.accuracy), str(self.measured.auc))
-        return table
-
 
 def run(
     data: Path, *, bundle: Bundle, console: Console, cache: Path, skip_bad: bool = False, prefix: str = ""
 ) -> Report:
-    """Judge clips by a bundle; what `monitor evaluate DATA --model NAME` does.
+    """Judge clips by a bundle; what `monitor evaluate DATA --model NAME` does with clips.
 
     Raises:
         DatasetInvalid: with every problem of the data set.
@@ -78,9 +61,17 @@ def run(
 
 
 def run_folds(
-    data: Path, *, recipe: Recipe, folds: int, console: Console, cache: Path, skip_bad: bool = False, prefix: str = ""
+    data: Path,
+    *,
+    recipe: Recipe,
+    folds: int,
+    console: Console,
+    cache: Path,
+    skip_bad: bool = False,
+    prefix: str = "",
+    resume: bool = False,
 ) -> Report:
-    """Train and judge a recipe in folds by group; what `monitor evaluate DATA --recipe NAME --folds K` does.
+    """Train and judge a recipe in folds by group; what `monitor evaluate DATA --folds K` does.
 
     Raises:
         DatasetInvalid: with every problem of the data set.
@@ -96,12 +87,65 @@ def run_folds(
     for teaching, judged in splitter.split(dataset.targets, dataset.targets, dataset.groups):
         checkpoints = cache / "checkpoints" / f"fold{len(per_fold) + 1}of{folds}"
         taught = dataset.subset(teaching.tolist())
-        trained = train(taught, recipe, cache=cache, checkpoints=checkpoints, console=console)
+        trained = train(taught, recipe, cache=cache, checkpoints=checkpoints, console=console, resume=resume)
         kept = dataset.subset(judged.tolist())
         probabilities[judged] = _judge(trained, kept, recipe, cache=cache, console=console)
         per_fold.append(measure(probabilities[judged], kept.targets, kept.groups, kept.labels))
         console.print(f"fold {len(per_fold)}: {per_fold[-1]}", highlight=False)
     return _report(dataset, probabilities, tuple(per_fold))
+
+
+def recipe_of(bundle: Bundle) -> Recipe:
+    """Return the recipe that made a bundle.
+
+    Raises:
+        InputInvalid: its manifest holds none, or one of another version of this program.
+    """
+    told = bundle.manifest.training.get("recipe")
+    try:
+        return Recipe.model_validate(told)
+    except ValidationError as exc:
+        raise InputInvalid(bundle.path, "holds no recipe that this version can train; name one with --recipe") from exc
+
+
+def holds_clips(data: Path) -> bool:
+    """Return whether there are labelled clips to judge, besides the recordings of `events.csv`."""
+    if data.name == EVENTS_TABLE:
+        return False
+    if not (data / EVENTS_TABLE).is_file():
+        return True  # whatever is wrong with it is told by the reading
+    watched = {(data / name).resolve() for name in recordings.read_events(data / EVENTS_TABLE)}
+    return any(entry.path.resolve() not in watched for entry in list_entries(data, []))
+
+
+def holds_recordings(data: Path) -> bool:
+    """Return whether there is a table of events in recordings."""
+    return data.name == EVENTS_TABLE or (data / EVENTS_TABLE).is_file()
+
+
+def as_json(report: Report | None, watched: Watched | None) -> dict[str, object]:
+    """Return everything that was measured, for machines; each figure with its 95% interval.
+
+    A figure of None is no number: nothing to count, or, of seconds, never.
+    """
+    table: dict[str, object] = {"clips": 0, "groups": 0, "accuracy": None, "auc": None, "labels": {}, "events": None}
+    if report is not None:
+        measured = report.measured
+        table |= {
+            "clips": measured.clips,
+            "groups": measured.groups,
+            "accuracy": measured.accuracy.as_json(),
+            "auc": measured.auc.as_json(),
+            "labels": {label: figures.as_json() for label, figures in measured.labels.items()},
+            "confusion": {"labels": list(report.labels), "clips": report.confusion.tolist()},
+            "folds": [
+                {"clips": fold.clips, "accuracy": fold.accuracy.as_json(), "auc": fold.auc.as_json()}
+                for fold in report.folds
+            ],
+        }
+    if watched is not None:
+        table["events"] = watched.as_json()
+    return table
 
 
 def _judge(trained: Trained, dataset: Dataset, recipe: Recipe, *, cache: Path, console: Console) -> NDArray[np.float32]:
@@ -115,7 +159,3 @@ def _report(dataset: Dataset, probabilities: NDArray[np.float32], folds: tuple[M
     np.add.at(confusion, (targets, probabilities.argmax(axis=1)), 1)
     measured = measure(probabilities, targets, dataset.groups, dataset.labels)
     return Report(dataset.labels, measured, folds, confusion)
-
-
-def _interval(value: float, low: float, high: float) -> dict[str, float]:
-    return {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}

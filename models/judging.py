@@ -15,6 +15,9 @@ from monitor.bundle import Bundle
 from monitor.errors import InputInvalid
 from monitor.scoring.engine import Engine
 
+_BATCH_SAMPLES = 64
+"""Recordings of minutes do not pass through the backbone at once."""
+
 
 def read_labelled(
     data: Path, bundle: Bundle, *, console: Console, cache: Path, skip_bad: bool = False, prefix: str = ""
@@ -35,12 +38,15 @@ def read_labelled(
 
 
 def judge_clip(engine: Engine, clip: Clip, bundle: Bundle) -> NDArray[np.float32]:
-    """Return the mean probabilities (L,) of a clip's windows."""
-    plan = stride_windows(clip, bundle.manifest.window_slots, bundle.manifest.stride_slots)
-    embeddings = engine.embed(np.array(clip.pictures))
-    windows = embeddings[plan.samples] * plan.mask[:, :, None]
-    mean: NDArray[np.float32] = engine.classify(windows, plan.mask).probabilities.mean(axis=0)
-    return mean
+    """Return the probabilities (L,) of a clip: its windows' mean; of a whole recording, the most eventful one's."""
+    manifest = bundle.manifest
+    plan = stride_windows(clip, manifest.window_slots, manifest.stride_slots)
+    starts = range(0, len(clip.pictures), _BATCH_SAMPLES)
+    embeddings = np.concatenate([engine.embed(np.array(clip.pictures[at : at + _BATCH_SAMPLES])) for at in starts])
+    probabilities = engine.classify(embeddings[plan.samples] * plan.mask[:, :, None], plan.mask).probabilities
+    quiet = probabilities[:, manifest.labels.index(manifest.background)]
+    judged: NDArray[np.float32] = probabilities[int(quiet.argmin())] if clip.whole else probabilities.mean(axis=0)
+    return judged
 
 
 def _sampling_recipe(bundle: Bundle) -> Recipe:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,27 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
+    def as_json(self) -> dict[str, float | None]:
+        """Return the figure for machines; None where it is no number, or never."""
+        figures = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: round(figure, 4) if np.isfinite(figure) else None for name, figure in figures.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFigures:
+    """How well one label is told from all others."""
+
+    clips: int
+    """That have the label."""
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+
+    def as_json(self) -> dict[str, object]:
+        """Return the figures for machines."""
+        figures = {name: getattr(self, name).as_json() for name in ("precision", "recall", "f1")}
+        return {"clips": self.clips, **figures}
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -32,6 +54,7 @@ class Measured:
     accuracy: Estimate
     auc: Estimate
     """Area under the ROC curve of "any event against the background"."""
+    labels: Mapping[str, LabelFigures]
 
     def __str__(self) -> str:
         return f"{self.clips} clips of {self.groups} groups: accuracy {self.accuracy}, ROC-AUC {self.auc}"
@@ -65,6 +88,28 @@ def measure(
         groups=len(np.unique(groups)),
         accuracy=_estimate(accuracy, groups),
         auc=_estimate(auc, groups),
+        labels={
+            label: _label_figures(probabilities.argmax(axis=1) == index, targets == index, groups)
+            for index, label in enumerate(labels)
+        },
+    )
+
+
+def _label_figures(said: NDArray[np.bool_], true: NDArray[np.bool_], groups: NDArray[np.str_]) -> LabelFigures:
+    """Return the figures of one label: (C,) whether it was said, and whether it is true."""
+
+    def share(rows: NDArray[np.int64], *, of: NDArray[np.bool_]) -> float:
+        return float((said & true)[rows].sum() / of[rows].sum()) if of[rows].any() else float("nan")
+
+    def f1(rows: NDArray[np.int64]) -> float:
+        both = said[rows].sum() + true[rows].sum()
+        return float(2 * (said & true)[rows].sum() / both) if both else float("nan")
+
+    return LabelFigures(
+        clips=int(true.sum()),
+        precision=_estimate(partial(share, of=said), groups),
+        recall=_estimate(partial(share, of=true), groups),
+        f1=_estimate(f1, groups),
     )
 
 

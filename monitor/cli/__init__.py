@@ -16,10 +16,11 @@ from monitor.cli.checking import check
 from monitor.cli.compiling import compile_bundle
 from monitor.cli.console import err
 from monitor.cli.consuming import consume
+from monitor.cli.evaluating import evaluate
 from monitor.cli.listing import alerts
 from monitor.cli.replaying import replay
 from monitor.cli.schemas import schema_app
-from monitor.cli.training import evaluate, train
+from monitor.cli.training import train
 from monitor.cli.watching import run
 from monitor.errors import MonitorError
 from monitor.telemetry.redaction import Redactor

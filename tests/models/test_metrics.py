@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from models.metrics import measure, roc_auc
 
@@ -37,3 +37,21 @@ def test_intervals_hold_the_figure_and_widen_with_fewer_groups() -> None:
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="3 clips"):
         measure(np.zeros((2, 2)), np.zeros(3, np.int64), np.array(["a"] * 3), ("normal", "fight"))
+
+
+def test_figures_of_labels_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    targets, said = rng.integers(0, 3, 90), rng.integers(0, 3, 90)
+    measured = measure(np.eye(3)[said], targets, (np.arange(90) // 3).astype(str), ("normal", "fall", "fight"))
+    wanted = np.array(precision_recall_fscore_support(targets, said))
+    for index, figures in enumerate(measured.labels.values()):
+        got = (figures.precision, figures.recall, figures.f1)
+        assert [figure.value for figure in got] == pytest.approx(wanted[:3, index])
+        assert all(figure.low < figure.value < figure.high for figure in got)
+        assert figures.clips == wanted[3, index]
+
+
+def test_a_label_that_nobody_said_has_no_precision() -> None:
+    measured = measure(np.eye(2)[[0, 0]], np.array([0, 1]), np.array(["a", "b"]), ("normal", "fight"))
+    assert np.isnan(measured.labels["fight"].precision.value)
+    assert measured.labels["fight"].precision.as_json()["value"] is None

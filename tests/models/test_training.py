@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from contextlib import closing
 from copy import deepcopy
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
@@ -25,7 +29,9 @@ from models.stages import class_weights, move_average
 from models.training import split_groups
 from models.windows import cut_windows, random_window, stride_windows
 from monitor.bundle import CARD, Bundle, SampleShape, load_bundle
+from monitor.errors import InputInvalid
 from monitor.scoring.engine import Preference, open_engine
+from tests.services.monitor import run_command
 
 CONSOLE = Console(file=StringIO())
 pytestmark = pytest.mark.xdist_group("training")  # they share drawn clips
@@ -95,20 +101,50 @@ def test_only_the_batch_axis_is_free(bundle: Bundle, samples: int) -> None:
     np.testing.assert_allclose(embeddings, np.repeat(golden.embeddings[:1], samples, axis=0), rtol=1e-3, atol=1e-4)
 
 
-def test_long_recordings_are_judged_through_the_live_path(bundle: Bundle, tmp_path: Path) -> None:
-    list(write_recordings(tmp_path, 1, seed=3, duration_seconds=20.0))
-    with (tmp_path / "events.csv").open("a", encoding="utf-8") as file:
-        file.write("recording000.mp4,,,\n")
-    found = recordings.run(tmp_path, bundle=bundle, console=CONSOLE)
-    assert found.recording_seconds == pytest.approx(20.0, abs=0.2)
-    assert 0 <= found.false_alarms <= found.told
+def test_clips_and_recordings_are_evaluated(bundle: Bundle, drawn_clips: Path, tmp_path: Path) -> None:
+    """The command on a folder with both: its JSON, its tables and its picture."""
+    data = tmp_path / "data"
+    shutil.copytree(drawn_clips, data)
+    list(write_recordings(data, 1, seed=3, duration_seconds=20.0))
+    options = [str(data), "--model", str(bundle.path), "--cache", str(tmp_path / "cache")]
+    plot = str(tmp_path / "curve.png")
+    code, output = run_command("evaluate", *options, "--json", "--plot", plot, timeout=150.0)
+    assert code == 0, output
+    [report] = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    assert {"clips", "accuracy", "auc", "labels", "events"} <= set(report)
+    assert report["clips"] == 24
+    for figure in (report["accuracy"], report["auc"], report["labels"]["scuffle"]["recall"]):
+        assert 0.0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1.0
+    assert set(report["labels"]) == {"normal", "scuffle"}
+    assert set(report["labels"]["scuffle"]) == {"clips", "precision", "recall", "f1"}
+    assert np.sum(report["confusion"]["clips"]) == 24
+    events = report["events"]
+    told = {"recall", "precision", "f1", "false_alarms_per_hour", "seconds_to_detect_median", "seconds_to_detect_p90"}
+    assert told <= set(events)
+    assert all(set(events[name]) == {"value", "low", "high"} for name in told)
+    assert events["camera_hours"] == pytest.approx(20.0 / 3600.0, rel=0.02)
+    assert len(events["curve"]) > 10
+    assert events["real_time_factor"] > 0
+    assert cv2.imread(str(tmp_path / "curve.png")).std() > 5
 
 
-def test_a_bundle_is_evaluated_on_clips(bundle: Bundle, drawn_clips: Path, cache: Path) -> None:
-    report = evaluation.run(drawn_clips, bundle=bundle, console=CONSOLE, cache=cache)
-    assert report.confusion.sum() == report.measured.clips == 24
-    assert 0.0 <= report.measured.accuracy.low <= report.measured.accuracy.value <= report.measured.accuracy.high <= 1.0
-    assert set(report.as_json()) == {"clips", "groups", "accuracy", "auc", "labels", "confusion", "folds"}
+def test_labels_that_the_model_does_not_know_are_named(bundle: Bundle, drawn_clips: Path, tmp_path: Path) -> None:
+    rows = (drawn_clips / "clips.csv").read_text(encoding="utf-8").replace(",scuffle,", ",brawl,").splitlines()[:9]
+    table = tmp_path / "clips.csv"
+    named = [f"{drawn_clips}/{row}" for row in rows[1:]]
+    table.write_text("\n".join([rows[0], *named]), encoding="utf-8")
+    with pytest.raises(InputInvalid, match="brawl: the model knows normal, scuffle"):
+        evaluation.run(table, bundle=bundle, console=CONSOLE, cache=tmp_path / "cache")
+    (tmp_path / "events.csv").write_text("path,start_seconds,end_seconds,label\nx.mp4,1,2,brawl\n", encoding="utf-8")
+    with pytest.raises(InputInvalid, match="brawl: the model tells of scuffle"):
+        recordings.run(tmp_path / "events.csv", bundle=bundle, console=CONSOLE)
+
+
+def test_the_recipe_of_a_bundle_can_be_trained_again(bundle: Bundle) -> None:
+    assert evaluation.recipe_of(bundle) == TINY
+    without = replace(bundle, manifest=bundle.manifest.model_copy(update={"training": {}}))
+    with pytest.raises(InputInvalid, match="no recipe"):
+        evaluation.recipe_of(without)
 
 
 def test_folds_judge_each_clip_once(drawn_clips: Path, cache: Path) -> None:
