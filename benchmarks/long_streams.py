@@ -44,6 +44,7 @@ FPS = 15
 QUIET_SECONDS = 10.0
 """At least, before and after each event: longer than the tracker's merge gap and cool-down together."""
 DISSOLVE_SECONDS = 2.0
+"""Its pictures are watched, its seconds count as nobody's: an alarm over one is false, and makes no camera-hour."""
 
 Picture = NDArray[np.uint8]
 

@@ -46,11 +46,9 @@ def event_tables(watched: Watched) -> list[Table]:
         if point is None:
             rates.add_row(f"at most {rate:g}", "none", "", "", "")
             continue
-        recall = point.found.recall
-        seconds = point.found.seconds_to_detect_median.value
-        rates.add_row(
-            f"at most {rate:g}", f"{point.threshold:g}", str(recall), f"{1 - recall.value:.3f}", _figure(seconds)
-        )
+        recall, seconds = point.found.recall, point.found.seconds_to_detect_median
+        figures_of = (_spoken(recall), _figure(1.0 - recall.value), _figure(seconds.value))
+        rates.add_row(f"at most {rate:g}", f"{point.threshold:g}", *figures_of)
     return [figures, rates]
 
 
