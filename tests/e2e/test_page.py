@@ -1,0 +1,273 @@
+"""The page in a real browser, on a real monitor with simulated cameras: seen, played, logged in to, by keyboard too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from monitor.bundle import find_bundle, load_bundle
+from tests.conftest import require
+from tests.services import browser as browser_service
+from tests.services.browser import Visit, chromium, visit
+from tests.services.monitor import MonitorProcess, configuration
+from tests.services.ports import free_port
+from tests.services.rtsp import Mount, RtspServer
+
+from .conftest import FPS
+
+pytestmark = [pytest.mark.xdist_group("page"), pytest.mark.timeout(240)]
+
+TOKEN = "open-sesame-0123456789"
+SLOTS = load_bundle(find_bundle("demo", Path())).manifest.window_slots
+DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+LOOKS = [("light", "desk", DESK), ("dark", "desk", DESK), ("dark", "phone", PHONE)]
+EVENT_MILLISECONDS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A monitor with two live cameras and a dead one, and a browser."""
+
+    monitor: MonitorProcess
+    browser: Browser
+
+    @property
+    def host(self) -> str:
+        return self.monitor.address.removeprefix("http://")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    require(browser_service.missing())
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory, scene_streams, browser) -> Iterator[Shown]:
+    folder = tmp_path_factory.mktemp("page")
+    mount = Mount(scene_streams["h264"], FPS)
+    with RtspServer({"yard": mount, "gate": mount}) as server:
+        cameras = [
+            {"id": "yard", "name": "The yard", "site": "Depot", "url": server.url("yard")},
+            {"id": "gate", "name": "Gate", "url": server.url("gate")},
+            {"id": "dead", "name": "Dead end", "url": f"rtsp://127.0.0.1:{free_port()}/dead"},
+        ]
+        evidence = {"pre_seconds": 2.0, "post_seconds": 1.0}
+        config = configuration(folder, cameras, bundle="demo", http={"token_env": "MONITOR_TOKEN"}, evidence=evidence)
+        with MonitorProcess(config, {"MONITOR_TOKEN": TOKEN}) as monitor:
+            yield Shown(monitor, browser)
+        assert TOKEN not in monitor.log_text
+
+
+@pytest.fixture
+def visited(shown) -> Iterator[Visit]:
+    """A browser that is logged in, on a wide screen."""
+    with visit(shown.browser, viewport=DESK, base_url=shown.monitor.address) as here:
+        log_in(here)
+        yield here
+        assert here.complaints == []
+        assert here.hosts == {shown.host}, "nothing is asked of anybody else"
+
+
+def log_in(here: Visit) -> None:
+    here.page.goto("/")
+    here.page.get_by_label("Token").fill(TOKEN)
+    here.page.get_by_role("button", name="Log in").click()
+    expect(here.page.get_by_role("heading", name="Cameras", exact=True)).to_be_visible()
+
+
+def first_alert(here: Visit) -> str:
+    """Return the id of an alert whose clip is there."""
+    here.page.goto("/alerts")
+    expect(here.page.locator(".alert-card video").first).to_be_visible(timeout=EVENT_MILLISECONDS)
+    card = here.page.locator(".alert-card", has=here.page.locator("video")).first
+    return str(card.get_attribute("data-alert"))
+
+
+def test_an_event_appears_without_a_reload_and_its_clip_plays(visited):
+    page = visited.page
+    page.evaluate("window.stayed = true")
+    before = page.locator("#alerts [data-alert]").evaluate_all("cards => cards.map(card => card.dataset.alert)")
+    known = ", ".join(f'[data-alert="{alert}"]' for alert in before) or "[data-none]"
+    fresh = page.locator(f"#alerts [data-alert]:not({known})")
+    expect(fresh.first).to_be_visible(timeout=EVENT_MILLISECONDS)
+    expect(page.locator("#announce")).to_contain_text("scuffle on")
+    alert = fresh.first.get_attribute("data-alert")
+    assert page.evaluate("window.stayed"), "the page was not loaded again"
+
+    page.goto("/alerts")
+    page.evaluate("window.stayed = true")
+    card = page.locator(f'[data-alert="{alert}"]')
+    video = card.locator("video")  # comes when the clip is complete
+    expect(video).to_be_visible(timeout=EVENT_MILLISECONDS)
+    assert page.evaluate("window.stayed")
+    video.evaluate("video => { video.muted = true; return video.play(); }")
+    page.wait_for_function("video => video.currentTime > 1", arg=video.element_handle())
+    assert video.evaluate("video => [video.videoWidth, video.error]") == [640, None]
+    video.evaluate("video => { video.pause(); video.currentTime = 0.2; }")
+    page.wait_for_function("video => !video.seeking && video.currentTime < 1", arg=video.element_handle())
+
+
+def test_the_strip_shows_as_many_frames_as_the_window_has(visited):
+    alert = first_alert(visited)
+    page = visited.page
+    strip = page.locator(f'[data-alert="{alert}"] .strip img')
+    strip.scroll_into_view_if_needed()
+    page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=strip.element_handle())
+    assert strip.evaluate("image => image.naturalWidth") == SLOTS * 218 + 10
+    assert f"The {SLOTS} frames" in str(strip.get_attribute("alt"))
+    page.goto(f"/alerts/{alert}")
+    assert page.locator(".frames li").count() == SLOTS
+    weights = page.locator(".frames meter").evaluate_all("meters => meters.map(meter => meter.value)")
+    assert sum(weights) == pytest.approx(1, abs=0.02)
+    assert page.locator(".frames .most").count() == 1
+    assert weights.index(max(weights)) == page.locator(".frames li").evaluate_all(
+        "items => items.findIndex(item => item.classList.contains('most'))"
+    )
+
+
+def test_the_wall_lives(visited):
+    """States, pictures, scores and the attention under them come without a reload."""
+    page = visited.page
+    yard, dead = (page.locator(f'.camera[data-camera="{camera}"]') for camera in ("yard", "dead"))
+    expect(yard.locator(".condition-text")).to_have_text("online")
+    expect(dead.locator(".condition-text")).to_have_text("offline")
+    expect(page.locator("#count")).to_have_text("2 of 3 online")
+    expect(page.locator("#live")).to_have_text("Live")
+    expect(page.locator("footer")).to_contain_text("Model demo 1 on")
+    page.wait_for_function("image => image.naturalWidth === 640", arg=yard.locator("img").element_handle())
+    first = yard.locator("img").get_attribute("src")
+    expect(yard.locator("img")).not_to_have_attribute("src", str(first))
+    canvas = yard.locator("canvas")
+    page.wait_for_function("canvas => /now \\d\\.\\d\\d/.test(canvas.ariaLabel)", arg=canvas.element_handle())
+    rows = canvas.evaluate(
+        """canvas => {
+            const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+            const drawn = (from, to) => new Set(pixels.slice(...[from, to].map(share =>
+                4 * canvas.width * Math.round(canvas.height * share)))).size;
+            return [drawn(0, 0.8), drawn(0.88, 0.96)];
+        }"""
+    )
+    assert min(rows) > 3, "a line, and the attention under it"
+
+
+def test_a_camera_s_page_draws_its_hour(visited):
+    page = visited.page
+    page.goto("/cameras/yard")
+    expect(page.locator(".u-over")).to_be_visible()
+    expect(page.locator("#window li")).to_have_count(SLOTS)
+    expect(page.locator("#chart-says")).to_contain_text("Highest score:")
+    points = page.evaluate("fetch('/api/v1/cameras/yard/scores').then(answer => answer.json())")
+    assert points["labels"] == ["scuffle"]
+    assert len(points["ends"]) == len(points["scores"]) == len(points["attention"]) > 5
+    button = page.get_by_role("button", name="5 min", exact=True)
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    visited.photograph("camera-desk-chart", full_page=True)
+
+
+def test_filters_stand_in_the_address(visited):
+    alert = first_alert(visited)
+    page = visited.page
+    page.get_by_label("Camera").select_option(label="Dead end")
+    page.get_by_role("button", name="Show", exact=True).click()
+    page.wait_for_url("**camera=dead**")
+    expect(page.get_by_text("No alert fits.")).to_be_visible()
+    page.goto("/alerts?label=scuffle&since=2020-01-01T00:00")
+    expect(page.locator(f'[data-alert="{alert}"]')).to_be_visible()
+    page.goto("/alerts?until=2020-01-01T00:00")
+    assert page.locator("[data-alert]").count() == 0
+
+
+def test_who_does_not_know_the_token_sees_nothing(shown):
+    with visit(shown.browser, viewport=DESK, base_url=shown.monitor.address) as here:
+        page = here.page
+        page.goto("/alerts?camera=yard")
+        assert page.url.endswith("/login?next=/alerts%3Fcamera%3Dyard")
+        page.get_by_label("Token").fill("wrong-token-0123456789")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text("That is not the token.")
+        assert page.evaluate("document.cookie") == ""
+        here.photograph("login-refused")
+        page.get_by_label("Token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/alerts?camera=yard")
+        assert page.evaluate("document.cookie") == "", "no script can read it"
+        page.get_by_role("button", name="Log out").click()
+        page.wait_for_url("**/login")
+        page.goto("/")
+        assert page.url.endswith("/login")
+        refused = [line for line in here.complaints if "401" not in line]  # the browser itself says that it was refused
+        assert refused == []
+        assert TOKEN not in page.url
+
+
+def test_everything_is_reached_by_keyboard(visited):
+    page = visited.page
+    page.goto("/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="The yard", exact=True)).to_be_focused()
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/cameras/yard")
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.textContent.trim().slice(0, 20)"))
+    assert {"Cameras", "Alerts", "Log out", "All cameras", "5 min", "15 min", "1 h"} <= reached
+
+
+def test_without_scripts_everything_is_there_to_read(shown):
+    alert = None
+    with visit(shown.browser, viewport=DESK, base_url=shown.monitor.address) as here:
+        log_in(here)
+        alert = first_alert(here)
+    with visit(shown.browser, viewport=DESK, base_url=shown.monitor.address, java_script_enabled=False) as here:
+        log_in(here)
+        page = here.page
+        expect(page.locator('.camera[data-camera="yard"] .condition-text')).to_have_text("online")
+        expect(page.locator('.camera[data-camera="yard"] .score-value')).not_to_have_text("–")
+        page.goto(f"/alerts/{alert}")
+        expect(page.locator("video")).to_be_visible()
+        assert page.locator(".frames li").count() == SLOTS
+
+
+@pytest.mark.parametrize(("scheme", "screen", "size"), LOOKS)
+def test_nobody_is_kept_out(scheme, screen, size, shown):
+    """axe-core finds nothing on any page; and nothing is wider than a phone."""
+    options = {"color_scheme": scheme, "viewport": size, "base_url": shown.monitor.address}
+    with visit(shown.browser, **options) as here:
+        page = here.page
+        page.goto("/login")
+        found = {"login": here.judge()}
+        here.photograph(f"login-{scheme}-{screen}")
+        log_in(here)
+        alert = first_alert(here)
+        for name, path in (
+            ("wall", "/"),
+            ("alerts", "/alerts"),
+            ("no-alert", "/alerts?camera=dead&since=rubbish"),
+            ("alert", f"/alerts/{alert}"),
+            ("camera", "/cameras/yard"),
+            ("dead-camera", "/cameras/dead"),
+            ("missing", "/cameras/none"),
+        ):
+            page.goto(path)
+            time.sleep(0.7)  # what comes by the stream is judged as well
+            found[name] = here.judge()
+            here.photograph(f"{name}-{scheme}-{screen}", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], f"{name} is too wide"
+    assert found == {name: [] for name in found}
+    allowed = ("422", "404")  # of the two pages that are asked for wrongly on purpose
+    assert [line for line in here.complaints if not any(code in line for code in allowed)] == []
