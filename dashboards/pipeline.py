@@ -9,6 +9,7 @@ from dashboards.overview import ACKNOWLEDGED, DECISION, quantile
 from dashboards.panels import GREEN, ORANGE, RED, Panel, Query, lines, number, rows, spread, states
 
 DAY, WEEK = "1d", "1w"
+PUBLISHED = f"monitor_publish_seconds_bucket{{{SCOPE}}}"
 
 
 def pipeline() -> Dashboard:
@@ -249,6 +250,13 @@ def _kafka() -> list[Panel]:
             Query(quantile(0.5, ACKNOWLEDGED), "median"),
             Query(quantile(0.95, ACKNOWLEDGED), "95%"),
             Query(quantile(0.99, ACKNOWLEDGED), "99%"),
+            unit="s",
+        ),
+        lines(
+            "From commit to acknowledgement",
+            "How long alerts rest in the outbox until Kafka has them.",
+            Query(quantile(0.5, PUBLISHED), "median"),
+            Query(quantile(0.99, PUBLISHED), "99%"),
             unit="s",
         ),
     ]

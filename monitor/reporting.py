@@ -504,6 +504,8 @@ class Reporter:
         metrics = self.metrics
         for seconds in report.acknowledged_seconds:
             metrics.capture_to_acknowledged.observe(seconds)
+        for seconds in report.published_seconds:
+            metrics.publish_seconds.observe(seconds)
         metrics.published.labels("acknowledged").inc(len(report.acknowledged_seconds))
         if report.failed:
             metrics.published.labels("failed").inc(report.failed)

@@ -71,6 +71,8 @@ class DeliveryReport:
     """One line for a person, redacted; empty when all is well."""
     acknowledged_seconds: tuple[float, ...] = ()
     """For each alert acknowledged now: seconds from the arrival of its newest frame."""
+    published_seconds: tuple[float, ...] = ()
+    """Likewise from its commit to the outbox."""
     acknowledged: tuple[StoredAlert, ...] = ()
     """The same alerts, in the order in which Kafka acknowledged them."""
     failed: int = 0
@@ -301,7 +303,12 @@ class Publisher:
             self._suspects.discard(stored.position)
         now = time.time()
         seconds = tuple(max(0.0, now - stored.alert.received_seconds) for stored in settled)
-        self._on_report(DeliveryReport(DeliveryState.CONNECTED, acknowledged_seconds=seconds, acknowledged=settled))
+        published = tuple(max(0.0, now - stored.committed_seconds) for stored in settled)
+        self._on_report(
+            DeliveryReport(
+                DeliveryState.CONNECTED, acknowledged_seconds=seconds, published_seconds=published, acknowledged=settled
+            )
+        )
 
     def _judge(self, failures: Sequence[tuple[StoredAlert, BaseException]]) -> None:
         """Put a record aside that was refused alone, suspect those refused together, and give up the connection."""

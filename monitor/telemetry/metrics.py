@@ -203,6 +203,12 @@ class Metrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+        self.publish_seconds = Histogram(
+            "monitor_publish_seconds",
+            "From an alert's commit to the outbox to Kafka's acknowledgement.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
         self.alerts = Counter("monitor_alerts", "Alerts committed.", ["camera", "label", "phase"], registry=registry)
         self.suppressed = Counter(
             "monitor_events_suppressed", "Events not told, by reason.", ["camera", "reason"], registry=registry

@@ -27,7 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Latency": ("monitor_capture_to_", "monitor_latency_"),
     "Events": ("monitor_alerts", "monitor_events_"),
     "Outbox": ("monitor_outbox_",),
-    "Kafka": ("monitor_kafka_", "monitor_alerts_published"),
+    "Kafka": ("monitor_kafka_", "monitor_publish_", "monitor_alerts_published"),
     "Evidence": ("monitor_evidence", "monitor_media_", "monitor_clip_"),
     "Program": ("monitor_build_", "monitor_page_", "monitor_disk_", "process_"),
 }

@@ -51,7 +51,21 @@ def tell_everything(reporter: Reporter, camera: str) -> None:
         reporter.status(CameraStatus(camera, CameraState.OFFLINE, time.time(), reason=reason))
     dropped = dict.fromkeys(DropReason, 3)
     reporter.counts(
-        CaptureCounts(camera, 100, 9_876_543, 25, 2, 5, dropped, time.time(), -0.123456789, 15_999_999, 40.0, 3.0)
+        CaptureCounts(
+            camera,
+            packets=100,
+            bytes_received=9_876_543,
+            frames_decoded=25,
+            frames_skipped=75,
+            decode_errors=2,
+            samples=5,
+            dropped=dropped,
+            last_frame_seconds=time.time(),
+            skew_seconds=-0.123456789,
+            ring_bytes=15_999_999,
+            contrast=40.0,
+            change=3.0,
+        )
     )
     score = make_score(0, 0.25)
     window = _renamed(score.window, camera)
