@@ -66,13 +66,12 @@ function replace(old, card) {
   if (focused) card.querySelector("a, video")?.focus();
 }
 
-// After an interruption the whole list is fetched anew, if nobody watches a clip in it.
+// After an interruption the whole list is fetched anew, if nobody watches a clip in it by the time it has come.
 export async function reset() {
-  if ([...list.querySelectorAll("video")].some((video) => !video.paused)) return;
   const answer = await fetched(location.href);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const fresh = page.getElementById("alerts");
-  if (!fresh) return;
+  if (!fresh || [...list.querySelectorAll("video")].some((video) => !video.paused)) return;
   list.replaceChildren(...fresh.children);
   document.getElementById("no-alerts")?.toggleAttribute("hidden", list.children.length > 0);
 }
