@@ -182,6 +182,7 @@ def test_a_broker_that_dies_is_waited_for(topic: str, tmp_path: Path) -> None:
     assert seconds < 5.0
 
 
+@pytest.mark.alone
 def test_a_broker_that_hangs_does_not_keep_it(kafka_broker: KafkaBroker, topic: str, tmp_path: Path) -> None:
     [broker] = [child for child in psutil.Process().children(recursive=True) if child.name() == "java"]
     write(kafka_broker, topic, life())
