@@ -107,8 +107,13 @@ def test_an_event_appears_without_a_reload_and_its_clip_plays(visited):
     video = card.locator("video")  # comes when the clip is complete
     expect(video).to_be_visible(timeout=EVENT_MILLISECONDS)
     assert page.evaluate("window.stayed")
-    video.evaluate("video => { video.muted = true; return video.play(); }")
-    page.wait_for_function("video => video.currentTime > 1", arg=video.element_handle())
+    play = """one => {
+        const video = document.querySelector(one);
+        video.muted = true;
+        if (video.paused) video.play().catch(() => {});
+        return video.currentTime > 1;
+    }"""
+    page.wait_for_function(play, arg=f'[data-alert="{alert}"] video')  # its card may be renewed until it plays
     assert video.evaluate("video => [video.videoWidth, video.error]") == [640, None]
     video.evaluate("video => { video.pause(); video.currentTime = 0.2; }")
     page.wait_for_function("video => !video.seeking && video.currentTime < 1", arg=video.element_handle())
