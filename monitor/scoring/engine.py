@@ -142,27 +142,30 @@ class _GoldenMissed(EngineUnavailable):
 
 
 def check_golden(engine: Engine, bundle: Bundle) -> Parity:
-    """Run the golden inputs and compare.
+    """Run the golden inputs, side by side and one by one, and compare: an engine may have a way for each.
 
     Raises:
         BundleInvalid: the golden arrays cannot be read.
         EngineUnavailable: the engine failed to run them, or gave another shape.
     """
     golden = bundle.golden()
-    embeddings = engine.embed(golden.pictures)
+    together = engine.embed(golden.pictures)
+    alone = np.concatenate([engine.embed(golden.pictures[i : i + 1]) for i in range(len(golden.pictures))])
     answers = engine.classify(golden.window_embeddings, golden.window_mask)
-    _check_shapes(engine, golden, embeddings, answers)
+    for embeddings in (together, alone):
+        _check_shapes(engine, golden, embeddings, answers)
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is out of tolerance below
-        return _compare(engine, golden, embeddings, answers)
+        return _compare(engine, golden, np.stack((together, alone)), answers)
 
 
 def _compare(engine: Engine, golden: Golden, embeddings: NDArray[np.float32], answers: Classified) -> Parity:
+    """Compare (2, N, D) embeddings, both ways of running, and the head's answers."""
     lengths = np.linalg.norm(golden.embeddings, axis=1)
     floor = max(FAINT * float(lengths.max()), float(np.finfo(np.float32).tiny))
-    errors = np.linalg.norm(embeddings - golden.embeddings, axis=1) / np.maximum(lengths, floor)
+    errors = np.linalg.norm(embeddings - golden.embeddings, axis=2) / np.maximum(lengths, floor)
     clear = lengths >= floor
-    products = np.einsum("nd,nd->n", embeddings, golden.embeddings, dtype=np.float64)[clear]
-    norms = np.maximum(np.linalg.norm(embeddings, axis=1), floor)[clear] * lengths[clear]
+    products = np.einsum("wnd,nd->wn", embeddings, golden.embeddings, dtype=np.float64)[:, clear]
+    norms = np.maximum(np.linalg.norm(embeddings, axis=2), floor)[:, clear] * lengths[clear]
     return Parity(
         cosine=float((products / norms).min(initial=1.0)),
         embedding_error=float(errors.max()),

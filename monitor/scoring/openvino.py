@@ -1,10 +1,13 @@
 """A bundle in, an engine on OpenVINO's CPU plugin out. The only file that names `openvino`.
 
-Both graphs are compiled for one sample and one window, and a batch is spread over parallel streams.
-Measured on EfficientNet-Lite0 at 224², two cores without bf16: a batch of 8 as one dynamic tensor takes
-17-20 ms a sample, as single samples on streams 13-16 ms; and what a sample's embedding is, to the bit,
-does not depend on who shared its batch, which the dynamic shapes do not promise (the head's answers
-differed by 6e-8 between batches of 1 and 8).
+Both graphs are compiled for one sample and one window. A batch is spread over parallel streams (OpenVINO's
+throughput hint); what is left of it, when it would leave half of the streams idle, takes all threads one sample after
+another (the latency hint). Measured on EfficientNet-Lite0 at 224², two threads, FP32: a lone sample takes 6.7 ms with
+all threads and 11.7 on its stream, a sample of a batch of 8 6.7 and 6.1.
+
+A batch as one dynamic tensor takes a quarter more than samples on streams; and what a sample's embedding is, to the
+bit, must not depend on who shared its batch, which dynamic shapes do not promise (the head's answers differed by 6e-8
+between batches of 1 and 8).
 
 INT8 is a backbone with quantization in its graph, made by `monitor compile`; OpenVINO finds it there by itself.
 The head always reckons in FP32: it costs next to nothing.
@@ -13,7 +16,7 @@ The head always reckons in FP32: it costs next to nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,7 +83,7 @@ class OpenVinoDoor:
 
 
 class OpenVinoEngine:
-    """Two compiled graphs: the backbone on several streams, the head on one.
+    """The backbone compiled for many samples and, with more than one thread, for a lone one; the head for one window.
 
     Args:
         library: the module `openvino`.
@@ -106,45 +109,43 @@ class OpenVinoEngine:
         self.precision: str = precision.value
         manifest = bundle.manifest
         self._embedding_size = manifest.embedding_size
+        self._streams = min(threads, MOST_STREAMS)
         shape = manifest.sample
+        size = [1, shape.pictures, shape.height_pixels, shape.width_pixels, 3]
         core = _core()
-        common: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
-        if kept is not None:
-            common["CACHE_DIR"] = str(kept)
-        streams = min(threads, MOST_STREAMS)
-        slots, size = manifest.window_slots, manifest.embedding_size
         try:
             backbone = core.read_model(backbone_path)
-            backbone.reshape({BACKBONE_INPUT: [1, shape.pictures, shape.height_pixels, shape.width_pixels, 3]})
-            # THROUGHPUT: samples of a batch side by side. LATENCY would put all threads on one sample at a time,
-            # which on two cores takes 23 ms a sample where two streams take 14-16.
-            hints = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
-            compiled = core.compile_model(
-                backbone, "CPU", {**common, **hints, "INFERENCE_PRECISION_HINT": HINTS[precision]}
-            )
+            backbone.reshape({BACKBONE_INPUT: size})
+            hints = {"INFERENCE_PRECISION_HINT": HINTS[precision], "INFERENCE_NUM_THREADS": threads}
+            streams = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self._streams}
+            compiled = _compile(core, backbone, {**hints, **streams}, kept)
             compiled.output(EMBEDDINGS)
-            self._backbone = library.AsyncInferQueue(compiled, streams)
-            head = core.read_model(bundle.head_path)
-            head.reshape({EMBEDDINGS: [1, slots, size], MASK: [1, slots]})
-            hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-            compiled = core.compile_model(head, "CPU", {**common, **hints})
-            compiled.output(PROBABILITIES), compiled.output(ATTENTION)
-            self._head = compiled.create_infer_request()
+            self._side_by_side = library.AsyncInferQueue(compiled, self._streams)
+            self._alone: Any = None
+            if self._streams > 1:
+                compiled = _compile(core, backbone, {**hints, "PERFORMANCE_HINT": "LATENCY"}, kept)
+                self._alone = compiled.create_infer_request()
+            self._head: Any = _Head(library, bundle, kept)
         except RuntimeError as exc:
             raise EngineUnavailable(NAME, f"cannot load the graphs: {_first_line(exc)}") from exc
+        if self.compiled_for_one and not self._alike(size):
+            self._alone = None
+
+    @property
+    def compiled_for_one(self) -> bool:
+        """Whether a lone sample has a way of its own."""
+        return self._alone is not None
 
     def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run the backbone: (N, K, H, W, 3) uint8 to (N, D) float32."""
         embeddings = np.empty((len(pictures), self._embedding_size), dtype=np.float32)
-
-        def keep(request: Any, index: int) -> None:
-            embeddings[index] = request.get_tensor(EMBEDDINGS).data[0]
-
-        self._backbone.set_callback(keep)
+        left = len(pictures) % self._streams
+        if not self.compiled_for_one or left > self._streams // 2:
+            left = 0
+        spread = len(pictures) - left
         try:
-            for index in range(len(pictures)):
-                self._backbone.start_async({BACKBONE_INPUT: pictures[index : index + 1]}, index, share_inputs=True)
-            self._backbone.wait_all()
+            self._embed_side_by_side(pictures[:spread], embeddings[:spread])
+            self._embed_alone(pictures[spread:], embeddings[spread:])
         except (RuntimeError, ValueError) as exc:
             raise EngineUnavailable(NAME, f"the backbone failed: {_first_line(exc)}") from exc
         return embeddings
@@ -152,25 +153,93 @@ class OpenVinoEngine:
     def classify(self, embeddings: NDArray[np.float32], mask: NDArray[np.bool_]) -> Classified:
         """Run the head on each of N windows."""
         try:
-            answers = [self._classify_one(embeddings[i : i + 1], mask[i : i + 1]) for i in range(len(embeddings))]
+            answers: Classified = self._head.classify(embeddings, mask)
         except (RuntimeError, ValueError) as exc:
             raise EngineUnavailable(NAME, f"the head failed: {_first_line(exc)}") from exc
-        return Classified(
-            probabilities=np.concatenate([answer.probabilities for answer in answers]),
-            attention=np.concatenate([answer.attention for answer in answers]),
-        )
+        return answers
 
     def close(self) -> None:
-        """Let go of both graphs."""
-        self._backbone = None
+        """Let go of all graphs."""
+        self._side_by_side = None
+        self._alone = None
         self._head = None
 
-    def _classify_one(self, embeddings: NDArray[np.float32], mask: NDArray[np.bool_]) -> Classified:
-        self._head.infer({EMBEDDINGS: embeddings, MASK: mask}, share_inputs=True)
-        return Classified(
-            probabilities=np.array(self._head.get_tensor(PROBABILITIES).data, dtype=np.float32),
-            attention=np.array(self._head.get_tensor(ATTENTION).data, dtype=np.float32),
+    def _embed_side_by_side(self, pictures: NDArray[np.uint8], embeddings: NDArray[np.float32]) -> None:
+        def keep(request: Any, index: int) -> None:
+            embeddings[index] = request.get_tensor(EMBEDDINGS).data[0]
+
+        self._side_by_side.set_callback(keep)
+        for index in range(len(pictures)):
+            self._side_by_side.start_async({BACKBONE_INPUT: pictures[index : index + 1]}, index, share_inputs=True)
+        self._side_by_side.wait_all()
+
+    def _embed_alone(self, pictures: NDArray[np.uint8], embeddings: NDArray[np.float32]) -> None:
+        for index in range(len(pictures)):
+            self._alone.infer({BACKBONE_INPUT: pictures[index : index + 1]}, share_inputs=True)
+            embeddings[index] = self._alone.get_tensor(EMBEDDINGS).data[0]
+
+    def _alike(self, size: Sequence[int]) -> bool:
+        """Whether both ways give the same embedding to the bit; without that a replay would not repeat itself.
+
+        OpenVINO does not promise it, so it is tried.
+        """
+        noise = np.random.default_rng(1).integers(0, 256, size, dtype=np.uint8)
+        ways = np.empty((2, self._embedding_size), dtype=np.float32)
+        try:
+            self._embed_side_by_side(noise, ways[:1])
+            self._embed_alone(noise, ways[1:])
+        except (RuntimeError, ValueError) as exc:
+            raise EngineUnavailable(NAME, f"the backbone failed: {_first_line(exc)}") from exc
+        return bool((ways[0] == ways[1]).all())
+
+
+class _Head:
+    """The head for one window, on one thread: it is too small for more.
+
+    What goes in and comes out is copied into arrays that it keeps: new tensors for each window would take as long
+    as the graph itself.
+    """
+
+    def __init__(self, library: Any, bundle: Bundle, kept: Path | None) -> None:
+        manifest = bundle.manifest
+        slots = manifest.window_slots
+        self._embeddings = np.zeros((1, slots, manifest.embedding_size), np.float32)
+        self._mask = np.zeros((1, slots), np.bool_)
+        core = _core()
+        graph = core.read_model(bundle.head_path)
+        graph.reshape({EMBEDDINGS: list(self._embeddings.shape), MASK: list(self._mask.shape)})
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        compiled = _compile(core, graph, hints, kept)
+        self._probabilities = np.zeros(tuple(compiled.output(PROBABILITIES).shape), np.float32)
+        self._attention = np.zeros(tuple(compiled.output(ATTENTION).shape), np.float32)
+        self._request = compiled.create_infer_request()
+        for name, kept_array in (
+            (EMBEDDINGS, self._embeddings),
+            (MASK, self._mask),
+            (PROBABILITIES, self._probabilities),
+            (ATTENTION, self._attention),
+        ):
+            self._request.set_tensor(name, library.Tensor(kept_array, shared_memory=True))
+
+    def classify(self, embeddings: NDArray[np.float32], mask: NDArray[np.bool_]) -> Classified:
+        if embeddings.shape[1:] != self._embeddings.shape[1:] or mask.shape != embeddings.shape[:2]:
+            raise ValueError(f"windows in shape {embeddings.shape}, wanted (N, *{self._embeddings.shape[1:]})")
+        answers = Classified(
+            probabilities=np.empty((len(embeddings), *self._probabilities.shape[1:]), dtype=np.float32),
+            attention=np.empty((len(embeddings), *self._attention.shape[1:]), dtype=np.float32),
         )
+        for index in range(len(embeddings)):
+            self._embeddings[0], self._mask[0] = embeddings[index], mask[index]
+            self._request.infer(share_outputs=True)
+            answers.probabilities[index], answers.attention[index] = self._probabilities[0], self._attention[0]
+        return answers
+
+
+def _compile(core: Any, graph: Any, hints: Mapping[str, Any], kept: Path | None) -> Any:
+    common: dict[str, Any] = {"ENABLE_CPU_PINNING": False}
+    if kept is not None:
+        common["CACHE_DIR"] = str(kept)
+    return core.compile_model(graph, "CPU", {**common, **hints})
 
 
 def precisions_of(capabilities: Iterable[str]) -> tuple[Precision, ...]:
