@@ -65,11 +65,18 @@ class BundleInvalid(MonitorError):
 
 
 class EngineUnavailable(MonitorError):
-    """An engine cannot run this bundle here: library missing, no device, or golden outputs not met."""
+    """An engine cannot run this bundle here: library missing, no device, or golden outputs not met.
 
-    def __init__(self, engine: str, reason: str) -> None:
+    Args:
+        engine: its name.
+        reason: one line.
+        expected: this machine is simply not made for it; nobody has to look into that.
+    """
+
+    def __init__(self, engine: str, reason: str, *, expected: bool = False) -> None:
         self.engine = engine
         self.reason = reason
+        self.expected = expected
         super().__init__(f"engine {engine}: {reason}")
 
 

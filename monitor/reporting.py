@@ -165,8 +165,11 @@ class Reporter:
     def engine_opened(self, bundle: Bundle, opened: OpenedEngine) -> None:
         """Say which engine serves which model, and how well it reproduces the golden outputs."""
         manifest, engine, parity = bundle.manifest, opened.engine, opened.parity
-        for name, why in opened.skipped:
-            log.warning("engine_skipped", engine=name, reason=why)
+        for skipped in opened.skipped:
+            if skipped.expected:
+                log.info("engine_skipped", engine=skipped.engine, reason=skipped.reason)
+            else:
+                log.warning("engine_skipped", engine=skipped.engine, reason=skipped.reason)
         log.info(
             "engine_opened",
             engine=engine.name,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from monitor.bundle import find_bundle, load_bundle
 from monitor.config import CameraConfig
@@ -15,7 +16,7 @@ from monitor.delivery.disk import disk_of
 from monitor.delivery.outbox import OutboxStats
 from monitor.records import CameraState, CameraStatus, FailureReason, HealthChange, HealthState
 from monitor.reporting import Reporter
-from monitor.scoring.engine import open_engine
+from monitor.scoring.engine import Skipped, open_engine
 from monitor.telemetry.metrics import Metrics
 from tests.events.test_tracker import make_score
 
@@ -54,6 +55,15 @@ def decide(reporter: Reporter, scuffle: float, *, seconds: float) -> None:
 def test_the_model_says_its_rate_and_what_is_in_time(reporter):
     assert read(reporter, "monitor_sample_rate_hertz") == 5.0
     assert read(reporter, "monitor_latency_aim_seconds") == pytest.approx(0.9)
+
+
+def test_an_engine_that_is_not_for_this_machine_is_no_warning(reporter, model):
+    bundle, opened = model
+    skipped = (Skipped("tensorrt", "no GPU", expected=True), Skipped("openvino", "does not reproduce golden.npz"))
+    with capture_logs() as lines:
+        reporter.engine_opened(bundle, dataclasses.replace(opened, skipped=skipped))
+    levels = {line["engine"]: line["log_level"] for line in lines if line["event"] == "engine_skipped"}
+    assert levels == {"tensorrt": "info", "openvino": "warning"}
 
 
 def test_a_window_decided_after_the_aim_is_late(reporter):

@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from monitor.errors import EngineUnavailable
 ENGINE = "tensorrt"
 """Whose errors these are: nothing else uses the GPU."""
 OUT_OF_MEMORY = "out of memory"
+DRIVER = Path("/proc/driver/nvidia")
+"""Is there where NVIDIA's driver is loaded."""
 WITHOUT_GPU = ("cudaErrorNoDevice", "cudaErrorInsufficientDriver", "cudaErrorStubLibrary")
 
 
@@ -35,11 +38,15 @@ def find_gpu() -> Gpu:
     """Return the first GPU.
 
     Raises:
-        EngineUnavailable: there is none, or no driver, or `cuda-bindings` is not installed.
+        EngineUnavailable: there is none, or no driver, or `cuda-bindings` is not installed; `expected` where nothing
+            says that this machine has a GPU.
     """
-    runtime = load_runtime()
-    if _checked(runtime.cudaGetDeviceCount()) < 1:
-        raise EngineUnavailable(ENGINE, "no NVIDIA GPU is visible to this process")
+    try:
+        runtime = load_runtime()
+        if _checked(runtime.cudaGetDeviceCount()) < 1:
+            raise EngineUnavailable(ENGINE, "no NVIDIA GPU is visible to this process")
+    except EngineUnavailable as exc:
+        raise EngineUnavailable(ENGINE, exc.reason, expected=not DRIVER.exists()) from exc
     found = _checked(runtime.cudaGetDeviceProperties(0))
     return Gpu(found.name.decode().rstrip("\0"), f"{found.major}.{found.minor}")
 

@@ -125,6 +125,8 @@ class Skipped(NamedTuple):
 
     engine: str
     reason: str
+    expected: bool = False
+    """This machine is not made for it, or it is slower here: nothing that anybody has to look into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,7 @@ def open_engine(
         except EngineUnavailable as exc:
             failures.append(exc)
             continue
-        skipped = tuple(Skipped(exc.engine, exc.reason) for exc in failures)
+        skipped = tuple(Skipped(exc.engine, exc.reason, exc.expected) for exc in failures)
         return OpenedEngine(opened.engine, opened.parity, skipped + opened.skipped)
     raise _none_serves(bundle, preference, failures)
 
@@ -277,7 +279,7 @@ def _faster(bundle: Bundle, best: OpenedEngine, other: OpenedEngine) -> tuple[Op
     other.engine.close()
     ours, theirs = (1e3 * each for each in seconds)
     reason = f"not clearly faster here: {theirs:.1f} ms a sample, {best.engine.precision} {ours:.1f} ms"
-    return best, [Skipped(f"{other.engine.name} {other.engine.precision}", reason)]
+    return best, [Skipped(f"{other.engine.name} {other.engine.precision}", reason, expected=True)]
 
 
 def sample_seconds(engines: Sequence[Engine], pictures: NDArray[np.uint8]) -> list[float]:

@@ -87,7 +87,8 @@ def test_what_was_not_compiled_falls_back_with_one_line(tiny_bundle: Bundle, tmp
     doors = doors_to(EngineCache(tmp_path))
     opened = open_engine(tiny_bundle, preference=preference, threads=1, precision=precision, doors=doors)
     assert opened.engine.precision == "fp32"
-    reasons = [reason for engine, reason in opened.skipped if engine == f"{opened.engine.name} {precision}"]
+    named = f"{opened.engine.name} {precision}"
+    reasons = [skipped.reason for skipped in opened.skipped if skipped.engine == named]
     assert len(reasons) == 1
     assert "not compiled" in reasons[0] or "does not run" in reasons[0]
     opened.engine.close()
@@ -99,9 +100,9 @@ def test_a_compiled_graph_that_misses_the_golden_outputs_does_not_serve(tiny_bun
     cache.put_graph(tiny_bundle, "openvino", INT8, wrong.backbone_path.read_bytes(), {})
     opened = open_engine(tiny_bundle, preference="openvino", threads=1, precision="int8", doors=doors_to(cache))
     assert opened.engine.precision == "fp32"
-    [(engine, reason)] = opened.skipped
-    assert engine == "openvino int8"
-    assert "does not reproduce golden.npz in int8" in reason
+    [skipped] = opened.skipped
+    assert (skipped.engine, skipped.expected) == ("openvino int8", False)
+    assert "does not reproduce golden.npz in int8" in skipped.reason
     opened.engine.close()
 
 

@@ -115,7 +115,7 @@ def test_operator_that_one_engine_lacks_goes_to_the_next(tiny_bundle: Bundle, tm
     onnx.save(model, bundle.backbone_path)
     opened = open_engine(write_manifest(bundle.path, MANIFEST), preference="auto", threads=1)
     assert opened.engine.name == "onnxruntime"
-    assert [name for name, _ in opened.skipped] == ["tensorrt", "openvino"]
+    assert [skipped.engine for skipped in opened.skipped] == ["tensorrt", "openvino"]
     assert "ExpandDims" in opened.skipped[1].reason
     opened.engine.close()
 
@@ -124,7 +124,7 @@ def test_missing_library_is_skipped(tiny_bundle: Bundle, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "openvino", None)  # Python's own way to say: not installed
     opened = open_engine(tiny_bundle, preference="auto", threads=1)
     assert opened.engine.name == "onnxruntime"
-    assert "cannot be imported" in dict(opened.skipped)["openvino"]
+    assert "cannot be imported" in {skipped.engine: skipped.reason for skipped in opened.skipped}["openvino"]
     with pytest.raises(EngineUnavailable, match=r"^engine openvino: the library cannot be imported"):
         open_engine(tiny_bundle, preference="openvino", threads=1)
 
@@ -198,7 +198,7 @@ class EagerDoor:
 def test_fp32_serves_when_a_faster_precision_fails(tiny_bundle: Bundle) -> None:
     opened = open_engine(tiny_bundle, preference="auto", threads=1, doors=[EagerDoor(OnnxRuntimeDoor())])
     assert (opened.engine.name, opened.engine.precision) == ("onnxruntime", "fp32")
-    assert opened.skipped == (("onnxruntime bf16", "does not run bf16"),)
+    assert opened.skipped == (("onnxruntime bf16", "does not run bf16", False),)
     opened.engine.close()
 
 
@@ -264,6 +264,7 @@ def test_a_precision_that_is_slower_here_does_not_serve_and_says_so(tiny_bundle:
     [skipped] = opened.skipped
     assert skipped.engine == "onnxruntime bf16"
     assert "not clearly faster here" in skipped.reason
+    assert skipped.expected
     assert [engine.closed for engine in door.opened] == [False, True]
     opened.engine.close()
 

@@ -127,6 +127,15 @@ def test_without_cuda_bindings_it_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         cuda.find_gpu()
 
 
+@pytest.mark.parametrize("driver", [True, False])
+def test_only_a_machine_with_a_driver_has_to_be_looked_into(monkeypatch, tmp_path: Path, driver: bool) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    monkeypatch.setattr(cuda, "DRIVER", tmp_path if driver else tmp_path / "none")
+    with pytest.raises(EngineUnavailable) as raised:
+        cuda.find_gpu()
+    assert raised.value.expected is not driver
+
+
 def test_without_tensorrt_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineUnavailable, match=r"^engine tensorrt: the library cannot be imported"):
@@ -158,6 +167,7 @@ class TestWithoutGpu:
         opened = open_engine(tiny_bundle, preference="auto", threads=1, doors=doors)
         assert opened.engine.name == "openvino"
         assert opened.skipped[0].engine == "tensorrt"
+        assert opened.skipped[0].expected
         assert "no NVIDIA GPU" in opened.skipped[0].reason or "cuda-bindings" in opened.skipped[0].reason
         opened.engine.close()
 
