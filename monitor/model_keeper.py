@@ -8,7 +8,7 @@ still being copied is never taken. Whatever is wrong with it, the model that ser
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from monitor.bundle import CHECKED_FILES, MANIFEST, Bundle, Manifest, find_bundl
 from monitor.config import Config, ModelConfig
 from monitor.deadline import Deadline
 from monitor.errors import BundleInvalid, ConfigInvalid, EngineUnavailable
+from monitor.scoring.cache import EngineCache
 from monitor.scoring.engine import OpenedEngine
 
 POLL_SECONDS = 2.0
@@ -88,6 +89,7 @@ class ModelKeeper:
         self._on_refusal = on_refusal
         self._on_failure = on_failure
         self._opened_as = config.model
+        self._compiled = _compiled(config, serving.bundle)
         self._settled: Signature | None = _signature(config)
         self._resting: Signature | None = None
         self._shadow = config.model.shadow
@@ -101,7 +103,10 @@ class ModelKeeper:
         self._thread.start()
 
     def look_again(self, config: Config) -> None:
-        """Take a new configuration, and look at the bundle at once, whether its files have changed or not."""
+        """Take a new configuration, and look at the bundle at once, whether its files have changed or not.
+
+        What `monitor compile` has made of it meanwhile is taken up here, and only here.
+        """
         self._config = config
         self._at_once = True
         self._wake.set()
@@ -148,7 +153,9 @@ class ModelKeeper:
         serving = self._serving
         try:
             bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
-            if bundle.sha256 == serving.bundle.sha256 and _same_engine(self._opened_as, config.model):
+            compiled = _compiled(config, bundle)
+            same_engine = _same_engine(self._opened_as, config.model) and compiled == self._compiled
+            if bundle.sha256 == serving.bundle.sha256 and same_engine:
                 return True
             problem = grid_problem(serving.bundle.manifest, bundle.manifest)
             if problem:
@@ -162,7 +169,7 @@ class ModelKeeper:
             self._on_refusal(Refusal("refused", _one_line(exc), config.model.bundle))
             return True
         if self._on_model(model):
-            self._opened_as, self._serving = config.model, model
+            self._opened_as, self._compiled, self._serving = config.model, compiled, model
             return True
         model.opened.engine.close()
         return False
@@ -202,6 +209,11 @@ def _one_line(error: Exception) -> str:
 def _same_engine(one: ModelConfig, two: ModelConfig) -> bool:
     """Whether the same engine is asked for."""
     return one.model_copy(update={"bundle": two.bundle, "shadow": two.shadow}) == two
+
+
+def _compiled(config: Config, bundle: Bundle) -> Mapping[str, bytes]:
+    """Return what `monitor compile` has made of a bundle on this machine."""
+    return EngineCache(config.model.cache).records(bundle)
 
 
 def _signature(config: Config) -> Signature:

@@ -14,16 +14,19 @@ from monitor.bundle import BACKBONE, HEAD, MANIFEST, load_bundle, write_manifest
 from monitor.config import Config, load_config
 from monitor.deadline import Deadline
 from monitor.model_keeper import Model, ModelKeeper, Refusal, grid_problem
-from monitor.scoring.engine import open_engine
+from monitor.scoring.cache import EngineCache
+from monitor.scoring.door import Precision
+from monitor.scoring.engine import open_configured
 from tests.scoring.bundles import MANIFEST as TINY
 from tests.scoring.bundles import TinyBundle
 
 POLL_SECONDS = 0.3
+ENGINE = 'engine = "onnxruntime"\nprecision = "int8"\nthreads = 1\ncache = "engines"\n'
 
 
 def opened(config: Config) -> Model:
     bundle = load_bundle(Path(config.model.bundle))
-    return Model(bundle, open_engine(bundle, preference="onnxruntime", threads=1))
+    return Model(bundle, open_configured(bundle, config.model))
 
 
 @dataclass
@@ -44,7 +47,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(model_keeper, "POLL_SECONDS", POLL_SECONDS)
     place = TinyBundle().write(tmp_path / "model", golden=True).path
     path = tmp_path / "config.toml"
-    path.write_text(f'[model]\nbundle = "{place}"\n[[cameras]]\nid = "yard"\nurl = "rtsp://127.0.0.1/yard"\n')
+    path.write_text(f'[model]\nbundle = "{place}"\n{ENGINE}[[cameras]]\nid = "yard"\nurl = "rtsp://127.0.0.1/yard"\n')
     config, told = load_config(path), Told()
     keeper = ModelKeeper(
         config,
@@ -99,6 +102,21 @@ def test_touched_files_and_a_signal_without_a_change_do_nothing(kept) -> None:
     keeper.look_again(config)
     time.sleep(2.2 * POLL_SECONDS)
     assert (told.models, told.refusals) == ([], [])
+
+
+def test_what_was_compiled_meanwhile_is_taken_up_with_a_signal(kept) -> None:
+    place, config, keeper, told = kept
+    bundle = load_bundle(place)
+    cache = EngineCache(config.model.cache)
+    cache.put_graph(bundle, "onnxruntime", Precision.INT8, bundle.backbone_path.read_bytes(), {})
+    time.sleep(2.2 * POLL_SECONDS)
+    assert told.models == []
+    keeper.look_again(config)
+    wait_until(lambda: told.models)
+    assert told.models[0].opened.engine.precision == "int8"
+    keeper.look_again(config)
+    time.sleep(2.2 * POLL_SECONDS)
+    assert len(told.models) == 1
 
 
 def test_a_shadow_comes_is_refused_and_goes(kept, tmp_path: Path) -> None:

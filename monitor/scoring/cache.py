@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.bundle import BACKBONE, Bundle
-from monitor.scoring.door import Precision
+from monitor.scoring.door import COMPILED, Precision
 
 RECORD_FORMAT = 1
 
@@ -71,6 +71,12 @@ class EngineCache:
         path = self._graph_path(bundle, engine, precision)
         path.with_suffix(".json").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
+
+    def records(self, bundle: Bundle) -> Mapping[str, bytes]:
+        """Return the record of each graph that was made of a bundle: they tell one compilation from the next."""
+        names = (f"*-{precision.value}.json" for precision in COMPILED)
+        found = (path for name in names for path in self.folder(bundle).glob(name))
+        return {path.name: path.read_bytes() for path in found}
 
     def used_for(self, bundle: Bundle) -> bool:
         """Whether anything was compiled of this bundle: only then do libraries keep files that nobody asked for."""
