@@ -41,9 +41,10 @@ class StreamClock:
 
     A frame's delay on its way is `received - pts`, up to a constant. The least of the last seconds is
     taken for the constant: bursts only add delay, so they do not move it, while a drifting or wrongly
-    declared camera clock does, at its own pace. It starts anew when the timestamps step back, or when
-    the mapped time strays from the arrival by more than JUMP_SECONDS and no later packet has confirmed
-    it (`learn`). A forward jump makes the least delay at once.
+    declared camera clock does, at its own pace, and so does a camera that lags ever further behind. It
+    starts anew when the timestamps step back, or when the delay grows by more than JUMP_SECONDS from one
+    packet to the next and no later packet has confirmed it (`learn`). A forward jump makes the least
+    delay at once.
     """
 
     def __init__(self) -> None:
@@ -129,18 +130,17 @@ class StreamClock:
         if pts < self._last_pts:
             self._delays.clear()
         self._last_pts = pts
-        self._note(received, received - pts)
-        if self._jumped(pts, received):
+        if self._delays and self._jumped(pts, received):
             self._delays.clear()
-            self._note(received, received - pts)
+        self._note(received, received - pts)
         return pts + self._delays[0][1]
 
     def _jumped(self, pts: float, received: float) -> bool:
-        """Whether a frame is too late for the least delay, unless a packet that came after it has confirmed that."""
-        return self._late(pts, received) and self._delays[0][0] < received
+        """Whether a frame comes much later than the packet before it did, and no later packet has confirmed that."""
+        return self._late(pts, received) and self._delays[-1][0] < received
 
     def _late(self, pts: float, received: float) -> bool:
-        return received - pts - self._delays[0][1] > JUMP_SECONDS
+        return received - pts - self._delays[-1][1] > JUMP_SECONDS
 
     def _note(self, received: float, delay: float) -> None:
         while self._delays and self._delays[-1][1] >= delay:

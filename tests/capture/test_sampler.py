@@ -104,6 +104,17 @@ def test_a_jump_of_the_timestamps_does_not_move_time(jump: float) -> None:
         assert clock.time_of(pts, 1000 + n / 25) == pytest.approx(1000 + n / 25, abs=1e-6)
 
 
+@pytest.mark.parametrize("pace", [0.125, 0.2, 0.3, 0.5, 0.75])
+def test_a_stream_that_lags_ever_further_behind_still_fills_the_grid(pace: float) -> None:
+    """For three minutes 15 pictures for each second of the stream come at this share of real time."""
+    clock, sampler = StreamClock(), Sampler("yard", sample_fps=4.0, shape=SINGLE)
+    arrivals = [1000 + n / 15 / pace for n in range(round(15 * pace * 180))]
+    times = [clock.time_of(n / 15, arrival) for n, arrival in enumerate(arrivals)]
+    samples = run_sampler(sampler, times)
+    assert len(samples) >= 0.95 * min(len(arrivals), 4 * 180)
+    assert all(arrival - time < 3.0 for time, arrival in zip(times, arrivals, strict=True))
+
+
 def test_a_frame_without_timestamp_has_the_time_of_its_arrival() -> None:
     assert StreamClock().time_of(None, 1234.5) == 1234.5
 
