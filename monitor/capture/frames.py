@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, groupby
 from typing import cast
 
 import av
@@ -18,37 +19,32 @@ from monitor.capture.scaler import assumed_colorspace
 def newest_keyframe(ring: PacketRing) -> tuple[RingPacket, VideoFrame] | None:
     """Decode the newest keyframe that a ring holds, and nothing else; None where there is none to be had."""
     packets = ring.since(float("inf"))[:1]
-    frames = decoded_frames(packets, {packet.serial for packet in packets}, lambda: False)
-    return frames[0] if frames else None
+    return next(decoded_frames(packets, {packet.serial for packet in packets}, lambda: False), None)
 
 
 def decoded_frames(
     packets: Sequence[RingPacket], serials: set[int], stopped: Callable[[], bool]
-) -> list[tuple[RingPacket, VideoFrame]]:
-    """Decode packets in order up to the last whose serial is wanted; return the wanted frames."""
+) -> Iterator[tuple[RingPacket, VideoFrame]]:
+    """Decode packets in order up to the last whose serial is wanted; yield each wanted frame before the next is made.
+
+    A window of large frames takes as much memory as one of them, if whoever asks lets each go.
+    """
     wanted = {(id(packet.segment), packet.pts): packet for packet in packets if packet.serial in serials}
-    frames: list[tuple[RingPacket, VideoFrame]] = []
-    decoder: VideoCodecContext | None = None
-    segment: Segment | None = None
+    for segment, frame in _decoded(packets, lambda: stopped() or not wanted):
+        packet = wanted.pop((id(segment), frame.pts), None) if frame.pts is not None else None
+        if packet is not None:
+            yield packet, frame
 
-    def collect(of: Segment | None, decoded: Sequence[VideoFrame]) -> None:
-        for frame in decoded:
-            packet = wanted.pop((id(of), frame.pts), None) if frame.pts is not None else None
-            if packet is not None:
-                frames.append((packet, frame))
 
-    for packet in packets:
-        if not wanted or stopped():
-            break
-        if packet.segment is not segment:
-            if decoder is not None:
-                collect(segment, _pushed(decoder, None))
-            segment, decoder = packet.segment, _decoder(packet.segment)
-        assert decoder is not None  # noqa: S101 - made with the segment
-        collect(segment, _pushed(decoder, packet))
-    if decoder is not None and wanted:
-        collect(segment, _pushed(decoder, None))
-    return frames
+def _decoded(packets: Sequence[RingPacket], enough: Callable[[], bool]) -> Iterator[tuple[Segment, VideoFrame]]:
+    """Decode packets in order, each segment with a decoder of its own."""
+    for segment, following in groupby(packets, key=lambda packet: packet.segment):
+        decoder = _decoder(segment)
+        for packet in chain(following, (None,)):
+            if enough():
+                return
+            for frame in _pushed(decoder, packet):
+                yield segment, frame
 
 
 def _decoder(segment: Segment) -> VideoCodecContext:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from monitor.capture.evidence import WAITING_PICTURES, EvidenceKeeper
+from monitor.capture.frames import decoded_frames
 from monitor.capture.ring import PacketRing, StreamFormat
 from monitor.records import (
     BeginClip,
@@ -213,6 +214,18 @@ def test_a_full_disk_fails_each_piece_and_nothing_else(desk: Desk, video: Path) 
     alert = desk.clip(begin=0.0, end=2.0)
     assert desk.wait(4)[3].result is EvidenceResult.KEPT
     assert len(frames_of(desk.folder / f"{alert}.mp4")) == 51
+
+
+def test_a_windows_frames_are_decoded_one_by_one(tmp_path: Path) -> None:
+    """Ten large frames held at once are what a capture process would grow by."""
+    desk = Desk(tmp_path)
+    desk.fill(drawn_video(tmp_path / "v.mp4", codec="h264"))
+    packets = desk.ring.since(0.0)
+    asked: list[float] = []
+    frames = decoded_frames(packets, {packet.serial for packet in packets}, lambda: bool(asked.append(0.0)))
+    next(frames)
+    assert len(asked) < len(packets) / 2
+    assert 1 + len(list(frames)) == len(packets)
 
 
 def test_who_looks_is_shown_the_newest_keyframe_once_however_often_he_asks(tmp_path: Path) -> None:
