@@ -9,8 +9,6 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
-
 from monitor.capture.place import WorkerEvent, WorkerReport
 from monitor.capture.sampler import slot_of
 from monitor.capture.worker import CaptureSupervisor
@@ -102,17 +100,22 @@ def wait_for(condition: Callable[[], object], seconds: float) -> None:
 def check_times(told: list[tuple[float, Sample]]) -> None:
     """Hold samples to the host's clock and to the grid."""
     samples = [sample for _, sample in told]
-    assert all(one.slot < two.slot and one.time_seconds < two.time_seconds for one, two in pairwise(samples))
+    for one, two in pairwise(samples):
+        assert one.slot < two.slot, f"slot {two.slot} after {one.slot}: {one.time_seconds}, {two.time_seconds}"
+        assert one.time_seconds < two.time_seconds, f"time {two.time_seconds} after {one.time_seconds}"
     for heard, sample in told:
-        assert sample.slot == slot_of(sample.time_seconds, SAMPLE_FPS)
-        assert sample.time_seconds <= sample.received_seconds <= heard
+        slot = slot_of(sample.time_seconds, SAMPLE_FPS)
+        assert sample.slot == slot, f"slot {sample.slot}, not {slot}, at {sample.time_seconds}"
+        times = (sample.time_seconds, sample.received_seconds, heard)
+        assert list(times) == sorted(times), f"seen, received, heard: {times}"
 
 
 def check_against_the_cameras_clock(samples: list[Sample]) -> int:
     """The server tells by sender reports when each picture was due, on the clock of this machine; return how many."""
     told = [(sample.time_seconds, sample.camera_seconds) for sample in samples if sample.camera_seconds is not None]
     for seconds, camera_seconds in told:
-        assert seconds - camera_seconds == pytest.approx(PARSER_SECONDS, abs=TIME_TOLERANCE_SECONDS)
+        off = seconds - camera_seconds - PARSER_SECONDS
+        assert abs(off) <= TIME_TOLERANCE_SECONDS, f"{off} s off the camera's clock, at {seconds}"
     return len(told)
 
 
@@ -139,4 +142,6 @@ def check_numbers(
             continue
         shown = (number_in(two) - number_in(one)) / FPS
         off = (shown - passed + LOOP_SECONDS / 2) % LOOP_SECONDS - LOOP_SECONDS / 2
-        assert abs(off) < TIME_TOLERANCE_SECONDS, (one.time_seconds, two.time_seconds, off)
+        assert abs(off) < TIME_TOLERANCE_SECONDS, (
+            f"from {one.time_seconds} to {two.time_seconds} the numbers are {off} s off"
+        )
