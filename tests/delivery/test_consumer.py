@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -22,7 +23,7 @@ from monitor.delivery.consumer import Consumer, _KnownIds
 from monitor.errors import DeliveryFailed
 from monitor.events.alerts import compose_health
 from monitor.records import Alert, ChangeReason, HealthChange, HealthState, Phase
-from tests.delivery.test_kafka import secured, silent_port
+from tests.delivery.test_kafka import secured
 from tests.events.test_alerts import CONTEXT, STARTED, make_change, say
 from tests.services.kafka import KafkaBroker
 from tests.services.monitor import COMMAND, run_command
@@ -200,9 +201,13 @@ def test_a_broker_that_hangs_does_not_keep_it(kafka_broker: KafkaBroker, topic: 
 
 
 def test_it_can_be_stopped_while_it_connects(tmp_path: Path) -> None:
-    with silent_port() as port, following(tmp_path, "-b", f"127.0.0.1:{port}") as command:
-        time.sleep(2.5)
-        code, seconds = command.stop(signal.SIGTERM)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(25.0)
+        with following(tmp_path, "-b", f"127.0.0.1:{silent.getsockname()[1]}") as command:
+            connection, _ = silent.accept()
+            with connection:
+                time.sleep(0.5)
+                code, seconds = command.stop(signal.SIGTERM)
     assert code == 0, command.remarks
     assert seconds < 5.0
 

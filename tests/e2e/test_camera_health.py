@@ -15,7 +15,7 @@ from tests.services.rtsp import Mount, RtspServer, encode_stream
 
 from .conftest import FPS
 
-QUICK = {"offline_seconds": 2.0, "online_seconds": 0.5, "frozen_seconds": 4.0, "dark_seconds": 3.0}
+QUICK = {"offline_seconds": 8.0, "online_seconds": 0.5, "frozen_seconds": 4.0, "dark_seconds": 3.0}
 
 
 @pytest.fixture(scope="module")

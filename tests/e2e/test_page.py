@@ -170,9 +170,11 @@ def test_a_camera_s_page_draws_its_hour(visited):
     expect(page.locator(".u-over")).to_be_visible()
     expect(page.locator("#window li")).to_have_count(SLOTS)
     expect(page.locator("#chart-says")).to_contain_text("Highest score:")
-    points = page.evaluate("fetch('/api/v1/cameras/yard/scores').then(answer => answer.json())")
+    fetched = "fetch('/api/v1/cameras/yard/scores').then(answer => answer.json())"
+    page.wait_for_function(f"{fetched}.then(points => points.ends.length > 5)")
+    points = page.evaluate(fetched)
     assert points["labels"] == ["scuffle"]
-    assert len(points["ends"]) == len(points["scores"]) == len(points["attention"]) > 5
+    assert len(points["ends"]) == len(points["scores"]) == len(points["attention"])
     button = page.get_by_role("button", name="5 min", exact=True)
     button.click()
     expect(button).to_have_attribute("aria-pressed", "true")

@@ -82,6 +82,7 @@ def _renamed(window, camera: str):
     return type(window)(**{**fields, "camera": camera})
 
 
+@pytest.mark.alone
 def test_metrics_of_200_cameras_are_quick_and_small(reporter, record_property):
     server = WebServer(Page(Shown(reporter=reporter), Feed()), host="127.0.0.1", port=0)
     address = server.start()
