@@ -8,7 +8,16 @@ from monitor.events.evidence import clip_name, snapshot_name, strip_name
 from monitor.web.view import AlertFilter, AlertView, View
 
 MEDIA_TYPES = {".jpg": "image/jpeg", ".mp4": "video/mp4"}
+MOST_POSITION = 2**63 - 1
+"""The store counts in 64 bits."""
 NAMES = {"snapshot": snapshot_name, "strip": strip_name, "clip": clip_name}
+
+
+def position_of(text: str) -> int | None:
+    """Return the position that an address names; None where it names none."""
+    if not text.isdecimal() or len(text) > len(str(MOST_POSITION)):
+        return None
+    return min(int(text), MOST_POSITION)
 
 
 def page_of(

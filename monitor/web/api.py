@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import APIKeyCookie, HTTPBearer
 
-from monitor.web.alerts import MEDIA_TYPES, evidence_of, page_of
+from monitor.web.alerts import MEDIA_TYPES, MOST_POSITION, evidence_of, page_of
 from monitor.web.answers import (
     AlertMessagesAnswer,
     AlertsAnswer,
@@ -31,7 +31,6 @@ from monitor.web.view import AlertFilter, View
 
 MOST_ALERTS = 200
 MOST_POINTS = 10_000
-MOST_POSITION = 2**63 - 1
 LATEST_SECONDS = 86_400.0 * 366 * 2000
 
 CameraId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="The camera's id.")]

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from monitor import __version__
 from monitor.records import Threshold
-from monitor.web.alerts import evidence_of, page_of
+from monitor.web.alerts import evidence_of, page_of, position_of
 from monitor.web.answers import ScoresAnswer
 from monitor.web.feed import Feed
 from monitor.web.login import (
@@ -108,7 +108,7 @@ def _add_alerts(router: APIRouter, made: Pages) -> None:
         wanted, problem = filter_of(
             query.get("camera", ""), query.get("label", ""), query.get("since", ""), query.get("until", "")
         )
-        before = int(query["before"]) if query.get("before", "").isdecimal() else None
+        before = position_of(query.get("before", ""))
         found, following = page_of(made.view, wanted, before=before, limit=PAGE_ALERTS)
         kept = {key: value for key, value in query.items() if value and key in {"camera", "label", "since", "until"}}
         return made.render(

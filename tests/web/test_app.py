@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -125,6 +126,11 @@ def test_the_page_shows_state_and_escapes_names(address, shown):
     assert "no packet" in text
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("before", ["9" * 19, "9" * 5000, "-1", "x", "²"])
+def test_a_position_that_no_alert_has_is_no_error(before, address):
+    assert get(f"{address}/alerts?before={quote(before)}")[0] == 200
 
 
 def test_it_is_read_only(address):
