@@ -83,6 +83,7 @@ def _renamed(window, camera: str):
 
 
 @pytest.mark.alone
+@pytest.mark.no_cover  # tracing takes as long again as the answer itself
 def test_metrics_of_200_cameras_are_quick_and_small(reporter, record_property):
     server = WebServer(Page(Shown(reporter=reporter), Feed()), host="127.0.0.1", port=0)
     address = server.start()
