@@ -51,7 +51,7 @@ soak: $(VENV)/.train setup-services ## The long tests, an hour: faults at random
 
 bench: $(VENV)/.train setup-services ## All benchmarks; tables on the screen, JSON in var/benchmarks
 	@mkdir -p var/benchmarks
-	@for name in $$(ls benchmarks | sed -n 's/^\([a-z]\+\)\.py$$/\1/p'); do \
+	@for name in $$(cd benchmarks && ls *.py */__main__.py | sed -E '/^__init__/d; s,(/__main__)?\.py$$,,'); do \
 		$(BIN)/python -m benchmarks.$$name --json var/benchmarks/$$name.json || exit 1; done
 
 check: $(VENV)/.train ## Format, lint, types, import contracts, dependencies

@@ -1,0 +1,207 @@
+"""Does training on few sampled frames cost a fraction of training on all of them, and lose no accuracy?
+
+The same recipe, clips, folds by group and seeds twice: once with the recipe's samples a second, once with every frame.
+Cost is counted as frames that went through the backbone and as processor seconds of this process (features and head;
+decoding, which both need, is told apart). Accuracy is of clips whose group taught nothing; the interval of the
+difference is paired: one bootstrap over groups for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from sklearn.model_selection import StratifiedGroupKFold
+
+from models.dataset import Dataset, read_dataset
+from models.event_model import EventModel
+from models.features import clip_features
+from models.metrics import Measured, measure
+from models.recipe import RECIPES, Recipe
+from models.training import train
+from monitor.bundle import SampleShape
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "fight"
+ALL_FRAMES_FPS = 30.0
+"""Every frame of a clip of up to 30 a second has a slot of its own; slower clips leave gaps."""
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two trainings."""
+
+    measured: Measured
+    right: NDArray[np.bool_]
+    """(C,) whether each clip was judged rightly by the fold that had not seen its group."""
+    groups: NDArray[np.str_]
+    frames: int
+    """Through the backbone."""
+    decode_seconds: float
+    features_seconds: float
+    head_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Processor seconds of the training itself."""
+        return self.features_seconds + self.head_seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with labelled clips (default: %(default)s)")
+    parser.add_argument("--prefix", default="surv_", help="only files whose name begins with it")
+    parser.add_argument("--pixels", type=int, default=128, help="width and height of the pictures, on both sides")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="64 pixels and 2 folds")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    pixels, folds = (64, 2) if options.quick else (options.pixels, options.folds)
+    if not options.data.is_dir():
+        parser.error(f"{options.data}: no such folder; --data names one with labelled clips")
+    torch.set_num_threads(1)
+    answer = compare(options.data, prefix=options.prefix, pixels=pixels, folds=folds)
+    if options.json:
+        options.json.write_text(json.dumps(answer, indent=2) + "\n")
+
+
+def compare(data: Path, *, prefix: str, pixels: int, folds: int) -> dict[str, object]:
+    """Train both ways, print the table and return the figures."""
+    console = Console()
+    shape = RECIPES["motion"].sample
+    small = SampleShape(
+        pictures=shape.pictures,
+        context_spacing_seconds=shape.context_spacing_seconds,
+        width_pixels=pixels,
+        height_pixels=pixels,
+    )
+    sampled = RECIPES["motion"].model_copy(update={"sample": small, "mirror": False})
+    factor = ALL_FRAMES_FPS / sampled.sample_fps
+    slots = {"window_slots": round(sampled.window_slots * factor), "stride_slots": round(sampled.stride_slots * factor)}
+    every = sampled.model_copy(update={"sample_fps": ALL_FRAMES_FPS, **slots})
+    with tempfile.TemporaryDirectory() as folder:
+        read = [read_side(data, recipe, Path(folder), prefix=prefix) for recipe in (sampled, every)]
+        common = set.intersection(*({clip.entry.path for clip in dataset.clips} for dataset, _ in read))
+        console.print(f"{len(common)} clips; those with fewer than 15 frames a second are left out on both sides")
+        sides = []
+        for recipe, (dataset, seconds) in zip((sampled, every), read, strict=True):
+            chosen = [number for number, clip in enumerate(dataset.clips) if clip.entry.path in common]
+            sides.append(run_side(dataset.subset(chosen), recipe, seconds, folds=folds, cache=Path(folder)))
+    return report(sides[0], sides[1], console)
+
+
+def read_side(data: Path, recipe: Recipe, cache: Path, *, prefix: str) -> tuple[Dataset, float]:
+    """Decode and sample all clips; return them and the processor seconds it took."""
+    began = time.process_time()
+    dataset = read_dataset(data, recipe, cache=cache, console=Console(quiet=True), skip_bad=True, prefix=prefix)
+    return dataset, time.process_time() - began
+
+
+def run_side(dataset: Dataset, recipe: Recipe, decode_seconds: float, *, folds: int, cache: Path) -> Side:
+    """Embed and train in folds by group; no embedding lies on disk yet."""
+    console = Console(quiet=True)
+    began = time.process_time()
+    torch.manual_seed(recipe.seed)
+    model = EventModel(recipe, len(dataset.labels))
+    features = clip_features(model, dataset.clips, mirrored=False, cache=cache, console=console)
+    embedded = time.process_time()
+    probabilities = judge_in_folds(dataset, recipe, features, folds=folds, cache=cache, console=console)
+    return Side(
+        measured=measure(probabilities, dataset.targets, dataset.groups, dataset.labels),
+        right=probabilities.argmax(axis=1) == dataset.targets,
+        groups=dataset.groups,
+        frames=sum(len(rows) for rows in features),
+        decode_seconds=decode_seconds,
+        features_seconds=embedded - began,
+        head_seconds=time.process_time() - embedded,
+    )
+
+
+def judge_in_folds(
+    dataset: Dataset,
+    recipe: Recipe,
+    features: list[NDArray[np.float32]],
+    *,
+    folds: int,
+    cache: Path,
+    console: Console,
+) -> NDArray[np.float32]:
+    """Return the probabilities (C, L) of each clip by the model that had not seen its group."""
+    probabilities = np.zeros((len(dataset.clips), len(dataset.labels)), np.float32)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=recipe.seed)
+    for number, (teaching, judged) in enumerate(splitter.split(dataset.targets, dataset.targets, dataset.groups)):
+        checkpoints = cache / f"fold{number}"
+        trained = train(
+            dataset.subset(teaching.tolist()), recipe, cache=cache, checkpoints=checkpoints, console=console
+        )
+        for clip in judged:
+            probabilities[clip] = trained.judge(features[clip], dataset.clips[clip], recipe)
+    return probabilities
+
+
+def report(sampled: Side, every: Side, console: Console) -> dict[str, object]:
+    """Print the table and return the figures of both sides."""
+    table = Table("", "sampled frames", "all frames", "sampled / all")
+    rows = (
+        ("frames through the backbone", sampled.frames, every.frames),
+        ("processor seconds: features", sampled.features_seconds, every.features_seconds),
+        ("processor seconds: head, all folds", sampled.head_seconds, every.head_seconds),
+        ("processor seconds: both", sampled.seconds, every.seconds),
+        ("processor seconds: decoding (apart)", sampled.decode_seconds, every.decode_seconds),
+    )
+    for name, few, many in rows:
+        table.add_row(name, f"{few:.0f}", f"{many:.0f}", f"{few / many:.1%}")
+    table.add_row("accuracy (95%)", str(sampled.measured.accuracy), str(every.measured.accuracy), "")
+    table.add_row("ROC-AUC (95%)", str(sampled.measured.auc), str(every.measured.auc), "")
+    low, high = difference_interval(sampled, every)
+    gain = float(sampled.right.mean() - every.right.mean())
+    console.print(table)
+    console.print(f"accuracy, sampled less all frames, paired: {gain:+.3f} ({low:+.3f} to {high:+.3f})")
+    return {
+        "sampled": figures(sampled),
+        "all": figures(every),
+        "cost_share_frames": sampled.frames / every.frames,
+        "cost_share_seconds": sampled.seconds / every.seconds,
+        "accuracy_difference": {"value": gain, "low": low, "high": high},
+        "accuracy_within_interval": every.measured.accuracy.low <= sampled.measured.accuracy.value,
+    }
+
+
+def figures(side: Side) -> dict[str, object]:
+    """Return one side for machines."""
+    accuracy, auc = side.measured.accuracy, side.measured.auc
+    return {
+        "clips": side.measured.clips,
+        "accuracy": {"value": accuracy.value, "low": accuracy.low, "high": accuracy.high},
+        "auc": {"value": auc.value, "low": auc.low, "high": auc.high},
+        "frames": side.frames,
+        "decode_seconds": side.decode_seconds,
+        "features_seconds": side.features_seconds,
+        "head_seconds": side.head_seconds,
+    }
+
+
+def difference_interval(sampled: Side, every: Side) -> tuple[float, float]:
+    """Return the 95% interval of the difference in accuracy: groups drawn anew, the same for both sides."""
+    rng = np.random.default_rng(0)
+    gain = sampled.right.astype(np.float64) - every.right
+    members = [np.flatnonzero(sampled.groups == group) for group in np.unique(sampled.groups)]
+    drawn = [
+        gain[np.concatenate([members[place] for place in rng.integers(0, len(members), len(members))])].mean()
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(low), float(high)
+
+
+if __name__ == "__main__":
+    main()
