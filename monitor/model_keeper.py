@@ -48,6 +48,22 @@ class Refusal:
 Signature = tuple[object, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What an engine was opened from, beside the bundle."""
+
+    asked: ModelConfig
+    compiled: Mapping[str, bytes]
+    """What `monitor compile` had made of the bundle."""
+
+    def same_engine(self, other: _Origin | None) -> bool:
+        """Whether the same engine is asked for, whatever the names of the bundles are."""
+        if other is None or self.compiled != other.compiled:
+            return False
+        names = {"bundle": other.asked.bundle, "shadow": other.asked.shadow}
+        return self.asked.model_copy(update=names) == other.asked
+
+
 def grid_problem(serving: Manifest, new: Manifest) -> str:
     """Return why a model cannot score the samples that another one's capture takes; empty when it can."""
     if serving.sample_fps != new.sample_fps:
@@ -88,8 +104,7 @@ class ModelKeeper:
         self._on_shadow = on_shadow
         self._on_refusal = on_refusal
         self._on_failure = on_failure
-        self._opened_as = config.model
-        self._compiled = _compiled(config, serving.bundle)
+        self._opened_as: _Origin | None = _Origin(config.model, _compiled(config, serving.bundle))
         self._settled: Signature | None = _signature(config)
         self._resting: Signature | None = None
         self._shadow = config.model.shadow
@@ -112,8 +127,11 @@ class ModelKeeper:
         self._wake.set()
 
     def rolled_back(self, model: Model) -> None:
-        """Say that a model taken over has failed, and which one serves after all."""
-        self._serving = model
+        """Say that a model taken over has failed, and which one serves after all.
+
+        The failed one is opened anew when asked, even where nothing has changed.
+        """
+        self._serving, self._opened_as = model, None
 
     def stop(self, deadline: Deadline) -> None:
         """Look no more. A model that is just being opened is left to itself: its library cannot be interrupted."""
@@ -150,12 +168,11 @@ class ModelKeeper:
 
     def _change(self, config: Config) -> bool:
         """Open what the files say and hand it on; false when it is to be tried again."""
-        serving = self._serving
+        serving, opened_as = self._serving, self._opened_as
         try:
             bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
-            compiled = _compiled(config, bundle)
-            same_engine = _same_engine(self._opened_as, config.model) and compiled == self._compiled
-            if bundle.sha256 == serving.bundle.sha256 and same_engine:
+            origin = _Origin(config.model, _compiled(config, bundle))
+            if bundle.sha256 == serving.bundle.sha256 and origin.same_engine(opened_as):
                 return True
             problem = grid_problem(serving.bundle.manifest, bundle.manifest)
             if problem:
@@ -168,9 +185,10 @@ class ModelKeeper:
         except (BundleInvalid, ConfigInvalid, EngineUnavailable) as exc:
             self._on_refusal(Refusal("refused", _one_line(exc), config.model.bundle))
             return True
+        self._serving, self._opened_as = model, origin  # before it can be rolled back
         if self._on_model(model):
-            self._opened_as, self._compiled, self._serving = config.model, compiled, model
             return True
+        self._serving, self._opened_as = serving, opened_as
         model.opened.engine.close()
         return False
 
@@ -204,11 +222,6 @@ def open_shadow(config: Config, serving: Manifest, open_model: Callable[[Config]
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _same_engine(one: ModelConfig, two: ModelConfig) -> bool:
-    """Whether the same engine is asked for."""
-    return one.model_copy(update={"bundle": two.bundle, "shadow": two.shadow}) == two
 
 
 def _compiled(config: Config, bundle: Bundle) -> Mapping[str, bytes]:

@@ -119,6 +119,23 @@ def test_what_was_compiled_meanwhile_is_taken_up_with_a_signal(kept) -> None:
     assert len(told.models) == 1
 
 
+def test_what_was_rolled_back_is_tried_again_with_a_signal_and_only_then(kept) -> None:
+    place, config, keeper, told = kept
+    bundle = load_bundle(place)
+    before = opened(config)
+    EngineCache(config.model.cache).put_graph(
+        bundle, "onnxruntime", Precision.INT8, bundle.backbone_path.read_bytes(), {}
+    )
+    keeper.look_again(config)
+    wait_until(lambda: told.models)
+    keeper.rolled_back(before)
+    time.sleep(2.2 * POLL_SECONDS)
+    assert len(told.models) == 1
+    keeper.look_again(config)
+    wait_until(lambda: len(told.models) == 2)
+    assert told.models[1].opened.engine.precision == "int8"
+
+
 def test_a_shadow_comes_is_refused_and_goes(kept, tmp_path: Path) -> None:
     _, config, keeper, told = kept
 
