@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,11 +13,12 @@ import numpy as np
 import pytest
 
 from models.half import to_half
+from models.scenes.clips import plan_clips, write_clips
 from monitor.bundle import Bundle, find_bundle, load_bundle
 from monitor.errors import EngineUnavailable
 from monitor.scoring.cache import EngineCache
 from monitor.scoring.door import Precision
-from monitor.scoring.engine import check_golden, open_checked, open_engine
+from monitor.scoring.engine import check_golden, doors_to, open_checked, open_engine
 from monitor.scoring.tensorrt import TensorRtDoor
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1200)]
@@ -52,6 +56,23 @@ def test_fp16_reproduces_the_golden_outputs(door: TensorRtDoor, bundle: Bundle, 
     cache.put_graph(bundle, "tensorrt", Precision.FP16, to_half(bundle).SerializeToString(), {})
     assert Precision.FP16 in door.precisions(bundle)
     with closing(open_checked(door, bundle, Precision.FP16, threads=1).engine) as engine:
+        for _ in range(4):
+            assert check_golden(engine, bundle).complaints == ()
+
+
+def test_int8_is_compiled_reported_and_serves(tmp_path: Path) -> None:
+    clips, engines = tmp_path / "clips", tmp_path / "engines"
+    list(write_clips(clips, plan_clips(8, seed=5)))
+    command = [sys.executable, "-m", "monitor", "compile", "demo", "--engine", "tensorrt", "--precision", "int8"]
+    options = ["--calibrate", str(clips), "--report", str(clips), "--cache", str(engines), "--json"]
+    ran = subprocess.run([*command, *options], capture_output=True, text=True, timeout=900, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = {each["precision"]: each for each in json.loads(ran.stdout)["precisions"]}
+    assert found["int8"]["agreement"] >= 0.75
+    bundle = load_bundle(find_bundle("demo", Path.cwd()))
+    doors = doors_to(EngineCache(engines))
+    with closing(open_engine(bundle, preference="tensorrt", threads=1, precision="int8", doors=doors).engine) as engine:
+        assert (engine.name, engine.precision) == ("tensorrt", "int8")
         for _ in range(4):
             assert check_golden(engine, bundle).complaints == ()
 
