@@ -1,0 +1,205 @@
+"""`config.toml` and the environment in, one frozen `Config` or every problem at once out."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from monitor.bundle import Manifest
+from monitor.config.camera import CameraConfig
+from monitor.config.http import HttpConfig
+from monitor.config.kafka import KafkaConfig
+from monitor.config.section import Identifier
+from monitor.config.stages import (
+    CaptureConfig,
+    EventsConfig,
+    EvidenceConfig,
+    HealthConfig,
+    LogsConfig,
+    ModelConfig,
+    OutboxConfig,
+    ScoringConfig,
+)
+from monitor.errors import ConfigInvalid, Problem
+
+KAFKA_FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "sasl_password_file")
+PATH_KEYS = {
+    "evidence": ("folder",),
+    "model": ("cache",),
+    "outbox": ("path",),
+    "kafka": KAFKA_FILES,
+    "http": ("token_file",),
+}
+
+
+class Config(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="MONITOR_", env_nested_delimiter="__", use_attribute_docstrings=True
+    )
+
+    instance: Identifier = "monitor"
+    """Name of this instance; travels in each alert."""
+    cameras: Annotated[tuple[CameraConfig, ...], Field(min_length=1)]
+    """The cameras to watch."""
+    model: ModelConfig = ModelConfig()
+    capture: CaptureConfig = CaptureConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    events: EventsConfig = EventsConfig()
+    health: HealthConfig = HealthConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
+    outbox: OutboxConfig = OutboxConfig()
+    kafka: KafkaConfig | None = None
+    http: HttpConfig = HttpConfig()
+    logs: LogsConfig = LogsConfig()
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, which arrives as init settings."""
+        return env_settings, init_settings
+
+    @field_validator("cameras")
+    @classmethod
+    def _ids_differ(cls, cameras: tuple[CameraConfig, ...]) -> tuple[CameraConfig, ...]:
+        ids = [camera.id for camera in cameras]
+        repeated = sorted({name for name in ids if ids.count(name) > 1})
+        if repeated:
+            raise ValueError(f"camera ids repeat: {', '.join(repeated)}")
+        return cameras
+
+    @property
+    def folder(self) -> Path:
+        """The configuration file's folder: where a bundle given by path is looked for."""
+        return self._folder
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return every plain secret, for redaction alone."""
+        cameras = tuple(secret for camera in self.cameras for secret in camera.secrets())
+        return cameras + self.http.secrets() + (self.kafka.secrets() if self.kafka else ())
+
+
+def load_config(path: Path) -> Config:
+    """Read the configuration.
+
+    Raises:
+        ConfigInvalid: with every problem, each under its key.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigInvalid(path, [Problem("file", f"cannot be read: {exc.strerror or exc}")]) from exc
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise ConfigInvalid(path, [Problem("file", f"not a TOML file: {exc}")]) from exc
+    values.pop("$schema", None)
+    try:
+        config = Config(**_with_absolute_paths(values, path.resolve().parent))
+    except SettingsError as exc:
+        raise ConfigInvalid(path, [Problem("environment", f"a MONITOR_ variable is not JSON: {exc}")]) from None
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False)
+        problems = [_problem(error, values) for error in errors if not _follows(error, values)]
+        raise ConfigInvalid(path, problems) from None
+    config._folder = path.resolve().parent
+    return config
+
+
+def check_against_model(config: Config, manifest: Manifest, path: Path | str) -> None:
+    """Check that the labels that the configuration names are the model's.
+
+    Raises:
+        ConfigInvalid: with every unknown label, each under its key.
+    """
+    known = set(manifest.event_labels)
+    named = [(f"events.thresholds.{label}", label) for label in config.events.thresholds]
+    for index, camera in enumerate(config.cameras):
+        where = f"cameras[{index}] ({camera.id})"
+        named += [(f"{where}.labels", label) for label in camera.labels]
+        named += [(f"{where}.thresholds.{label}", label) for label in camera.thresholds]
+    problems = [
+        Problem(key, f"model {manifest.name} has no label {label!r}; it has {', '.join(sorted(known))}")
+        for key, label in named
+        if label not in known
+    ]
+    if problems:
+        raise ConfigInvalid(path, problems)
+
+
+def _with_absolute_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the file's values with its paths anchored in its folder."""
+    anchored = {"evidence": {}, "model": {}, "outbox": {}, **values}
+    if isinstance(anchored["evidence"], dict):
+        anchored["evidence"] = {"folder": str(EvidenceConfig().folder), **anchored["evidence"]}
+    if isinstance(anchored["model"], dict):
+        anchored["model"] = {"cache": str(ModelConfig().cache), **anchored["model"]}
+    if isinstance(anchored["outbox"], dict):
+        anchored["outbox"] = {"path": str(OutboxConfig().path), **anchored["outbox"]}
+    for section, keys in PATH_KEYS.items():
+        if isinstance(anchored.get(section), dict):
+            anchored[section] = _anchored(anchored[section], keys, folder)
+    cameras = anchored.get("cameras")
+    if isinstance(cameras, list):
+        anchored["cameras"] = [
+            _anchored(camera, ("password_file", "tls_ca_file", *_file_key(camera)), folder)
+            if isinstance(camera, dict)
+            else camera
+            for camera in cameras
+        ]
+    return anchored
+
+
+def _file_key(camera: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return `url` and `clip_url` where they are plain paths."""
+    return tuple(key for key in ("url", "clip_url") if camera.get(key) and "://" not in str(camera[key]))
+
+
+def _anchored(section: Mapping[str, Any], keys: tuple[str, ...], folder: Path) -> dict[str, Any]:
+    return {
+        key: str(folder / os.path.expanduser(value)) if key in keys and isinstance(value, str) else value
+        for key, value in section.items()
+    }
+
+
+def _problem(error: ErrorDetails, values: Mapping[str, Any]) -> Problem:
+    reason = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        reason = "unknown key"
+    elif error["type"] == "missing":
+        reason = "is missing"
+    return Problem(_key(error["loc"], values), reason)
+
+
+def _follows(error: ErrorDetails, values: Mapping[str, Any]) -> bool:
+    """Whether an error only follows from others: no camera is left because each one is wrong."""
+    return error["type"] == "too_short" and error["loc"] == ("cameras",) and bool(values.get("cameras"))
+
+
+def _key(location: tuple[int | str, ...], values: Mapping[str, Any]) -> str:
+    """Spell a location as a person would look for it: `cameras[1] (yard).url`."""
+    key = ""
+    here: Any = values
+    for part in location:
+        if isinstance(part, int):
+            here = here[part] if isinstance(here, list) and part < len(here) else None
+            name = here.get("id") if isinstance(here, dict) else None
+            key += f"[{part}]" + (f" ({name})" if isinstance(name, str) else "")
+        else:
+            here = here.get(part) if isinstance(here, dict) else None
+            key += f".{part}" if key else part
+    return key or "configuration"
