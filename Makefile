@@ -58,6 +58,7 @@ check: $(VENV)/.train ## Format, lint, types, import contracts, dependencies
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@bash scripts/check-tensorrt-types.sh
 	@$(BIN)/lint-imports
 	@$(BIN)/deptry .
 

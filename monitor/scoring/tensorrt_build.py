@@ -53,7 +53,8 @@ def build_plan(
     for profile in profiles:
         shapes = builder.create_optimization_profile()
         for name, tail in inputs.items():
-            shapes.set_shape(name, *((size, *tail) for size in (profile.smallest, profile.usual, profile.largest)))
+            sizes = (profile.smallest, profile.usual, profile.largest)
+            shapes.set_shape(name, *(trt.Dims([size, *tail]) for size in sizes))
         config.add_optimization_profile(shapes)
     timings = config.create_timing_cache(_read(timing_cache))
     if not config.set_timing_cache(timings, False):  # False: not that of another device

@@ -144,7 +144,7 @@ class Part:
 
     def _output_shape(self, name: str) -> tuple[int, ...]:
         """Return an output's shape in the largest batch, which the last profile has."""
-        return tuple(self._contexts[-1].get_tensor_shape(name))
+        return self._contexts[-1].get_tensor_shape(name)[:]
 
     def _check_inputs(self, inputs: Arrays, count: int) -> None:
         for name in self._inputs:

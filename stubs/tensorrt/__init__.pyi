@@ -1,17 +1,15 @@
 # What monitor/scoring uses of TensorRT's Python API, as its bindings 10.0.1, 10.16.1, 11.0.0 and 11.4.0 have it.
-# The wheels bring no stubs, and those that others published (tensorrt-stubs 10.13) do not parse.
-# `scripts/check-tensorrt-stubs.sh` holds every name here to NVIDIA's bindings of both majors; it needs no GPU.
-
-from collections.abc import Iterator, Sequence
+# The wheels bring no stubs. Those that others published are of 10.13 alone and have to be mended before they can be
+# read: `scripts/check-tensorrt-types.sh` does that and checks by them too. `scripts/check-tensorrt-stubs.sh` holds
+# every name here to NVIDIA's bindings of both majors. Neither needs a GPU.
 
 from typing_extensions import Buffer
 
 __version__: str
 
 class Dims:
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> int: ...
-    def __iter__(self) -> Iterator[int]: ...  # by __len__ and __getitem__
+    def __init__(self, shape: list[int]) -> None: ...
+    def __getitem__(self, index: slice) -> tuple[int, ...]: ...
 
 class ILogger:
     class Severity:
@@ -41,7 +39,7 @@ class NetworkDefinitionCreationFlag:
     def __int__(self) -> int: ...
 
 class IOptimizationProfile:
-    def set_shape(self, input: str, min: Sequence[int], opt: Sequence[int], max: Sequence[int]) -> None: ...
+    def set_shape(self, input: str, min: Dims, opt: Dims, max: Dims) -> None: ...
 
 class IBuilderConfig:
     progress_monitor: IProgressMonitor
