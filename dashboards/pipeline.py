@@ -361,7 +361,7 @@ def _processes() -> list[Panel]:
         ),
         lines(
             "Open pages",
-            "Pages that are open and updated live.",
+            "Browsers that look on: pages that are open and kept true.",
             Query(f"monitor_page_streams{{{SCOPE}}}", "{{instance}}"),
             span=6,
         ),

@@ -492,6 +492,10 @@ class Reporter:
             for camera in active.keys() & self._cameras.keys():
                 self._cameras[camera] = replace(self._cameras[camera], active_events=active[camera])
 
+    def onlookers(self, count: int) -> None:
+        """Note how many browsers look on."""
+        self.metrics.page_streams.set(count)
+
     def outbox(self, stats: OutboxStats) -> None:
         """Note how full the outbox is."""
         self.metrics.outbox_records.set(stats.pending)

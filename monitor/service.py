@@ -164,8 +164,8 @@ class Service:
             else None
         )
         http = config.http
-        page = Page(self, self._feed, token=http.token.get_secret_value(), host=http.host)
-        self._web = WebServer(page, host=http.host, port=http.port)
+        self._page = Page(self, self._feed, token=http.token.get_secret_value(), host=http.host)
+        self._web = WebServer(self._page, host=http.host, port=http.port)
 
     def _make_publishers(self) -> list[Publisher]:
         kafka, report = self._config.kafka, self._reporter.delivery
@@ -269,6 +269,7 @@ class Service:
                 self._read_again()
             self._roster.look_around()
             self._reporter.events_active(self._decider.active_events())
+            self._reporter.onlookers(self._page.onlookers)
             self._feed.keep_only({camera.id for camera in self._roster.config.cameras})
             self._look_at_outbox(prune=self._beat >= next_prune)
             if self._beat >= next_prune:

@@ -33,6 +33,4 @@ def test_files_that_are_linked_are_there(guide):
 def test_metrics_that_are_named_are_the_program_s(guide):
     named = set(re.findall(r"\bmonitor_[a-z_]+\b", (ROOT / guide).read_text())) - MADE_ELSEWHERE - EVENTS
     unknown = sorted(name for name in named if name.removesuffix("_total") not in FAMILIES)
-    if unknown == ["monitor_windows_late_total"]:
-        pytest.xfail("the metric comes with the telemetry of lateness")
     assert not unknown

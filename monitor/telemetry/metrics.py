@@ -310,6 +310,9 @@ class Metrics:
             ["name", "version", "sha256", "engine", "precision"],
             registry=registry,
         )
+        self.page_streams = Gauge(
+            "monitor_page_streams", "Browsers that look on: pages that are open and kept true.", registry=registry
+        )
         self.build_info = Gauge("monitor_build_info", "1; the program.", ["version", "python"], registry=registry)
 
     def render(self) -> bytes:

@@ -63,6 +63,11 @@ class Page:
                 return made.render(request, "missing.html", status=404, detail=exc.detail)
             return await http_exception_handler(request, exc)
 
+    @property
+    def onlookers(self) -> int:
+        """How many browsers look on; from any thread."""
+        return self._broadcaster.count
+
     def close(self) -> None:
         """End the streams of changes, so that the server can stop; from any thread."""
         self._broadcaster.close()

@@ -106,6 +106,11 @@ class Broadcaster:
         self._last = _Look(0, 0)
 
     @property
+    def count(self) -> int:
+        """How many clients are told; from any thread."""
+        return len(self._clients)
+
+    @property
     def full(self) -> bool:
         """Whether no further client is taken."""
         return self._closed or len(self._clients) >= MOST_CLIENTS

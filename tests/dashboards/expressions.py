@@ -18,13 +18,6 @@ FOLDER = ROOT / "dashboards"
 RULES = FOLDER / "rules" / "monitor.rules.yaml"
 DASHBOARDS = ("overview.json", "camera.json", "pipeline.json")
 
-# Metrics that other parts of the program are about to declare; delete what is declared, then the set.
-NOT_YET_MERGED = frozenset(
-    {
-        "monitor_page_streams",
-    }
-)
-
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
@@ -80,7 +73,7 @@ def names_in(expression: str) -> set[str]:
     """Return the metrics of the program, and the recorded series, that an expression names; histograms by their own."""
     found = {name for name in _NAME.findall(_STRING.sub("", expression)) if name.startswith(("monitor_", "process_"))}
     recorded = {name for name in _NAME.findall(_STRING.sub("", expression)) if ":" in name}
-    histograms = {metric.name for metric in declared_metrics() if metric.kind == "histogram"} | NOT_YET_MERGED
+    histograms = {metric.name for metric in declared_metrics() if metric.kind == "histogram"}
     return {_without_suffix(name, histograms) for name in found if ":" not in name} | recorded
 
 
@@ -99,7 +92,7 @@ def substituted(expression: str, *, camera: str = ".+") -> str:
     return expression
 
 
-def _without_suffix(name: str, histograms: set[str] | frozenset[str]) -> str:
+def _without_suffix(name: str, histograms: set[str]) -> str:
     for suffix in ("_bucket", "_sum", "_count"):
         if name.endswith(suffix) and name.removesuffix(suffix) in histograms:
             return name.removesuffix(suffix)

@@ -73,6 +73,7 @@ def test_fifty_onlookers_do_not_disturb_the_sampling_of_eight_cameras(tmp_path, 
         here.page.wait_for_timeout(WATCHED_SECONDS * 1000)
         taken = monitor.metric("monitor_frames_sampled_total") - before
         expected = CAMERAS * bundle_fps() * (time.monotonic() - began)
+        assert monitor.metric("monitor_page_streams") == ONLOOKERS + 1
         stop.set()
         record_property("taken", taken)
         record_property("expected", round(expected))

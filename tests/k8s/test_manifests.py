@@ -214,9 +214,6 @@ def test_the_autoscaler_reads_what_the_adapter_makes(overlays):
     assert (target["kind"], target["name"]) == ("StatefulSet", "monitor")
 
 
-@pytest.mark.xfail(
-    "monitor_windows_late" not in FAMILIES, reason="the metric comes with the telemetry of lateness", strict=True
-)
 def test_the_autoscaler_s_series_is_the_program_s():
     (rule,) = yaml.safe_load((ROOT / "k8s/prometheus-adapter.yaml").read_text())["rules"]["custom"]
     assert rule["seriesQuery"].partition("{")[0].removesuffix("_total") in FAMILIES
