@@ -235,8 +235,9 @@ def _brief(time: float | str) -> str:
     return at.strftime("%H:%M:%S" if at.date() == datetime.now(UTC).date() else "%m-%d %H:%M")
 
 
-def _clock(time: float | str | None) -> str:
-    return "–" if time is None else _at(time).strftime("%H:%M:%S")
+def _clock(time: str) -> str:
+    """Spell when a frame was taken, to the tenth: several lie in one second."""
+    return _at(time).strftime("%H:%M:%S.%f")[:-5]
 
 
 def _iso(time: float | str | None) -> str:
