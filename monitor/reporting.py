@@ -46,6 +46,8 @@ log = structlog.get_logger()
 
 LATENCY_SLACK_SECONDS = 0.5
 """A decision is in time up to one stride and this after its newest frame arrived."""
+BLIND = (HealthState.FROZEN, HealthState.DARK)
+"""The stream is there, and its picture shows nothing."""
 SEVERITY = (DeliveryState.CONNECTED, DeliveryState.UNREACHABLE, DeliveryState.REFUSED)
 
 
@@ -348,6 +350,11 @@ class Reporter:
             view = self._cameras.get(change.camera)
             if view is not None:
                 self._cameras[change.camera] = replace(view, health=change.state)
+        before = None if view is None else view.health
+        if change.state in BLIND and change.state is not before:
+            log.warning(f"camera_{change.state.value}", camera=change.camera)
+        elif before in BLIND and change.state is HealthState.ONLINE:
+            log.info("camera_sees_again", camera=change.camera, before=before.value)
         self.metrics.camera_frozen.labels(change.camera).set(change.state is HealthState.FROZEN)
         self.metrics.camera_dark.labels(change.camera).set(change.state is HealthState.DARK)
 

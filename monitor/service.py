@@ -45,6 +45,7 @@ from monitor.roster import Roster
 from monitor.scoring.batcher import ModelStage, ModelStep, Scorer
 from monitor.scoring.engine import OpenedEngine, open_configured
 from monitor.scoring.shadow import Shadow
+from monitor.telemetry.logs import Said
 from monitor.telemetry.metrics import Metrics
 from monitor.web.app import Page
 from monitor.web.feed import Feed
@@ -98,7 +99,7 @@ class Service:
         self._failure: BaseException | None = None
         self._beat = time.monotonic()
         self._address = ""
-        self._outbox_unread = False
+        self._said = Said()
         self._build()
 
     def _build(self) -> None:
@@ -311,11 +312,13 @@ class Service:
                 self._outbox.prune(time.time())
             self._reporter.outbox(self._outbox.stats(time.time()))
         except MonitorError as exc:
-            if not self._outbox_unread:  # told once, at the change
-                log.warning("outbox_not_read", reason=str(exc))
-            self._outbox_unread = True
+            self._outbox_not_read("outbox", exc)
         else:
-            self._outbox_unread = False
+            self._said.changes("outbox", "")
+
+    def _outbox_not_read(self, what: str, error: MonitorError) -> None:
+        if self._said.changes(what, str(error)):
+            log.warning("outbox_not_read", reason=str(error))
 
     def _look_at_disks(self) -> None:
         folders = {"outbox": self._config.outbox.path.parent}
@@ -325,13 +328,19 @@ class Service:
             try:
                 self._reporter.disk(name, disk_of(folder))
             except OSError as exc:
-                log.warning("disk_not_read", folder=str(folder), reason=exc.strerror)
+                if self._said.changes(f"disk of {name}", str(exc)):
+                    log.warning("disk_not_read", folder=str(folder), reason=exc.strerror)
+            else:
+                self._said.changes(f"disk of {name}", "")
 
     def _look_at_media(self) -> None:
         try:
             self._reporter.media(self._media.prune(time.time()))
         except OSError as exc:
-            log.warning("media_failed", reason=exc.strerror, folder=str(self._config.evidence.folder))
+            if self._said.changes("media", str(exc)):
+                log.warning("media_failed", reason=exc.strerror, folder=str(self._config.evidence.folder))
+        else:
+            self._said.changes("media", "")
 
     def _shut_down(self) -> None:
         deadline = Deadline(STOP_SECONDS)
@@ -504,8 +513,9 @@ class Service:
                 before=before,
             )
         except OutboxUnavailable as exc:
-            log.warning("outbox_not_read", reason=str(exc))
+            self._outbox_not_read("alerts", exc)
             return []
+        self._said.changes("alerts", "")
         return [AlertView(position, json.loads(value)) for position, value in newest]
 
     def alert(self, alert_id: str) -> Sequence[Mapping[str, Any]]:
@@ -513,7 +523,7 @@ class Service:
         try:
             return [json.loads(value) for value in self._outbox.messages_of(alert_id)]
         except OutboxUnavailable as exc:
-            log.warning("outbox_not_read", reason=str(exc))
+            self._outbox_not_read("alerts", exc)
             return []
 
 

@@ -124,6 +124,29 @@ def test_a_camera_is_frozen_or_dark_as_long_as_its_health_says_so(reporter, stat
     assert read(reporter, "monitor_camera_dark", camera="yard") == dark
 
 
+def lines_of(lines: list) -> list[tuple[str, str | None]]:
+    """Event and reason of what an operator sees, each of which names the camera."""
+    shown = [line for line in lines if line["log_level"] != "debug"]
+    assert all(line["camera"] == "yard" for line in shown)
+    return [(line["event"], line.get("reason")) for line in shown]
+
+
+def test_a_camera_that_stays_lost_is_one_line(reporter):
+    with capture_logs() as lines:
+        for reason in (FailureReason.STALLED, FailureReason.STALLED, FailureReason.STALLED, FailureReason.NOT_FOUND):
+            reporter.status(CameraStatus("yard", CameraState.CONNECTING, 1.0))
+            reporter.status(CameraStatus("yard", CameraState.OFFLINE, 2.0, reason=reason))
+        reporter.status(CameraStatus("yard", CameraState.ONLINE, 3.0))
+    assert lines_of(lines) == [("camera_lost", "stalled"), ("camera_lost", "not_found"), ("camera_connected", None)]
+
+
+def test_a_camera_that_sees_nothing_is_one_line_and_another_when_it_does(reporter):
+    with capture_logs() as lines:
+        for state in ("online", "frozen", "frozen", "dark", "online", "online", "offline", "online"):
+            reporter.health(HealthChange("yard", HealthState(state), None, 1.0, 2.0, None, ""))
+    assert lines_of(lines) == [("camera_frozen", None), ("camera_dark", None), ("camera_sees_again", None)]
+
+
 def test_the_first_alert_of_a_camera_has_an_increase(reporter):
     for phase in ("started", "updated", "ended"):
         assert read(reporter, "monitor_alerts_total", camera="yard", label="scuffle", phase=phase) == 0

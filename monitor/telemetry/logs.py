@@ -40,6 +40,18 @@ def configure_logs(*, level: str, style: str, redactor: Redactor) -> None:
     root.handlers = [_Forwarded(logging.WARNING)]
 
 
+class Said:
+    """What was said last of each subject, so that what stays as it is is not said again. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, str] = {}
+
+    def changes(self, subject: str, state: str) -> bool:
+        """Note how a subject is, empty when all is well; whether that differs from what was noted before."""
+        before, self._states[subject] = self._states.get(subject, ""), state
+        return before != state
+
+
 class _StandardError:
     """Writes a line to standard error; where nobody reads it any more, or the disk is full, the line is lost.
 

@@ -79,7 +79,11 @@ def api(view: View, feed: Feed, broadcaster: Broadcaster) -> APIRouter:
         after: Annotated[str, Query(max_length=64, description="Id of the last event that was seen.")] = "",
         last_event_id: Annotated[str, Header(max_length=64, description="Likewise, as browsers send it.")] = "",
     ) -> Response:
-        """Tell what changes, as server-sent events: `monitor`, `camera`, `scores`, `alert`, `evidence`, `reset`."""
+        """Tell what changes, as server-sent events.
+
+        Kinds: `monitor`, `camera`, `gone` (a camera), `scores`, `alert`, `evidence`, `reset` (more was missed than is
+        kept: ask for everything anew).
+        """
         if broadcaster.full:
             return JSONResponse({"detail": "Too many look on already."}, status_code=503, headers={"Retry-After": "10"})
         return EventStream(broadcaster.join(last_event_id or after), broadcaster.leave)

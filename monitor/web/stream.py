@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from monitor.telemetry.logs import Said
 from monitor.web.answers import CameraAnswer, MonitorAnswer
 from monitor.web.feed import Feed
 from monitor.web.history import ScoredWindow
@@ -145,12 +146,16 @@ class Broadcaster:
             client.end()
 
     async def _run(self) -> None:
+        said = Said()
         while True:
             try:
                 self._last = await run_in_threadpool(self._look, self._last)
             except Exception as exc:  # top of the task: told, and looked again; the page must not take anything down
-                log.error("page_not_updated", error=f"{type(exc).__name__}: {exc}")
+                error = f"{type(exc).__name__}: {exc}"
+                if said.changes("page", error):
+                    log.error("page_not_updated", error=error)
             else:
+                said.changes("page", "")
                 for client in self._clients:
                     client.offer(self._last.messages)
             await asyncio.sleep(TICK_SECONDS)
@@ -161,6 +166,8 @@ class Broadcaster:
         state = {name: answer.model_dump(mode="json", exclude={"last_frame"}) for name, answer in cameras.items()}
         state["monitor"] = MonitorAnswer.of(self._view.monitor()).model_dump(mode="json")
         messages = [_state(told) for told in state.items() if last.state.get(told[0]) != told[1]]
+        gone = [told["id"] for name, told in last.state.items() if name not in state]
+        messages += [encoded("gone", {"id": camera}) for camera in gone]
         serial, windows = self._feed.history.after(last.windows_serial)
         if windows:
             messages.append(encoded("scores", {"windows": [_window(window) for window in windows]}))

@@ -54,6 +54,7 @@ def test_each_state_is_told_once_in_order(tmp_path, kafka_broker, topic, scene_s
             told(["online", "frozen", "online", "dark"])
             assert monitor.metric("monitor_camera_frozen", camera="yard") == 0
             assert monitor.metric("monitor_camera_dark", camera="yard") == 1
+            assert [len(monitor.events(f"camera_{what}")) for what in ("frozen", "dark", "sees_again")] == [1, 1, 1]
             server.kill()
             records = told(["online", "frozen", "online", "dark", "offline"])
             monitor.stop()

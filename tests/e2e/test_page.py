@@ -11,12 +11,15 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from monitor.bundle import find_bundle, load_bundle
+from monitor.config import CameraConfig
 from tests.conftest import require
 from tests.services import browser as browser_service
 from tests.services.browser import Visit, chromium, visit
 from tests.services.monitor import MonitorProcess, configuration
 from tests.services.ports import free_port
 from tests.services.rtsp import Mount, RtspServer
+from tests.web.test_app import Shown as SetView
+from tests.web.test_app import served
 
 from .conftest import FPS
 
@@ -162,6 +165,20 @@ def test_the_wall_lives(visited):
         }"""
     )
     assert min(rows) > 3, "a line, and the attention under it"
+
+
+def test_a_camera_that_is_no_longer_watched_leaves_the_wall(browser):
+    shown = SetView()
+    for camera in ("yard", "gate", "attic"):
+        shown.reporter.camera_added(CameraConfig(id=camera, url="rtsp://camera/x"))
+    with served(shown) as address, visit(browser, base_url=address) as here:
+        page = here.page
+        page.goto("/")
+        expect(page.locator("#live")).to_have_text("Live")
+        shown.reporter.camera_removed("gate")
+        expect(page.locator("[data-camera]")).to_have_count(2)
+        expect(page.locator("#count")).to_have_text("0 of 2 online")
+        assert here.complaints == []
 
 
 def test_a_camera_s_page_draws_its_hour(visited):

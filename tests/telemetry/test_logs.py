@@ -10,7 +10,7 @@ import sys
 import pytest
 import structlog
 
-from monitor.telemetry.logs import configure_logs
+from monitor.telemetry.logs import Said, configure_logs
 from monitor.telemetry.redaction import Redactor
 
 
@@ -50,6 +50,26 @@ def test_text_is_for_people(capsys):
     configure_logs(level="warning", style="text", redactor=Redactor(()))
     structlog.get_logger().warning("camera_lost", camera="yard")
     assert "camera_lost" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_text_is_for_a_terminal_and_json_for_everything_else(monkeypatch, is_terminal):
+    written = io.StringIO()
+    monkeypatch.setattr(written, "isatty", lambda: is_terminal, raising=False)
+    monkeypatch.setattr(sys, "stderr", written)
+    configure_logs(level="info", style="auto", redactor=Redactor(()))
+    structlog.get_logger().info("camera_connected", camera="yard")
+    (line,) = written.getvalue().splitlines()
+    assert line.startswith("{") is not is_terminal
+    if not is_terminal:
+        assert json.loads(line).keys() == {"event", "camera", "level", "timestamp"}
+
+
+def test_what_stays_as_it_is_is_said_once():
+    said = Said()
+    states = ["", "no room", "no room", "read-only", "", ""]
+    assert [said.changes("disk", state) for state in states] == [False, True, False, True, True, False]
+    assert said.changes("another", "no room")
 
 
 def test_what_libraries_log_takes_the_same_way(capsys):

@@ -9,6 +9,7 @@ import time
 from contextlib import closing
 
 import pytest
+from structlog.testing import capture_logs
 
 from monitor.config import CameraConfig
 from monitor.deadline import Deadline
@@ -94,6 +95,19 @@ def test_a_browser_is_told_the_state_and_what_changes(address, shown):
         assert listener.wait("alert") == [
             {"alert_id": "alert-0", "camera": "yard", "label": "fight", "phase": "started"}
         ]
+
+
+def test_who_looks_on_is_counted_and_told_that_a_camera_is_gone(shown):
+    shown.reporter.camera_added(CameraConfig(id="gate", url="rtsp://camera/y"))
+    page = Page(shown, shown.feed)
+    server = WebServer(page, host="127.0.0.1", port=0)
+    with Listener(server.start()) as listener:
+        listener.wait("camera", 2)
+        assert page.onlookers == 1
+        shown.reporter.camera_removed("yard")
+        assert listener.wait("gone") == [{"id": "yard"}]
+    server.stop(Deadline(5))
+    assert page.onlookers == 0
 
 
 def test_what_does_not_change_is_not_told(address, shown):
@@ -186,9 +200,11 @@ def test_too_many_are_turned_away(monkeypatch, address):
 def test_an_error_in_a_look_is_told_and_the_stream_goes_on(address, shown, monkeypatch):
     with Listener(address) as listener:
         listener.wait("monitor")
-        with monkeypatch.context() as broken:
+        with monkeypatch.context() as broken, capture_logs() as lines:
+            broken.setattr(stream, "TICK_SECONDS", 0.02)
             broken.setattr(shown.reporter, "cameras", lambda: 1 / 0)
-            time.sleep(1.5 * stream.TICK_SECONDS)
+            time.sleep(1.0)
+        assert [line["event"] for line in lines] == ["page_not_updated"], "once, however often it is tried"
         say(shown)
         listener.wait("alert")
 

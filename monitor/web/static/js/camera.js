@@ -181,4 +181,4 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => fetc
 
 fetchHour().catch(() => {});
 lookOn();
-listen({ camera: showCamera, scores: onScores, alert: onAlert, evidence: onEvidence, reset });
+listen({ camera: showCamera, gone: (told) => told.id === id && location.reload(), scores: onScores, alert: onAlert, evidence: onEvidence, reset });

@@ -30,21 +30,40 @@ async function fetchScores() {
   }
 }
 
-function onCamera(camera) {
-  showCamera(camera);
+function count() {
   const online = [...cards.values()].filter((card) => !["offline", "refused", "connecting"].includes(card.dataset.condition));
   document.getElementById("count").textContent = `${online.length} of ${cards.size} online`;
+}
+
+function onCamera(camera) {
+  showCamera(camera);
+  count();
   if (!cards.has(camera.id)) location.reload(); // a camera that a new configuration has brought
 }
 
+// A new configuration has taken it away.
+function onGone({ id }) {
+  cards.get(id)?.closest("li").remove();
+  cards.delete(id);
+  lines.delete(id);
+  count();
+}
+
+async function fetchCameras() {
+  const { cameras } = await (await fetched("/api/v1/cameras")).json();
+  const watched = new Set(cameras.map((camera) => camera.id));
+  for (const id of [...cards.keys()]) if (!watched.has(id)) onGone({ id });
+}
+
 function reset() {
+  fetchCameras().catch(() => {});
   fetchScores().catch(() => {});
   resetAlerts().catch(() => {});
 }
 
 fetchScores().catch(() => {});
 lookOn();
-listen({ camera: onCamera, scores: ({ windows }) => windows.forEach(show), alert: onAlert, evidence: onEvidence, reset });
+listen({ camera: onCamera, gone: onGone, scores: ({ windows }) => windows.forEach(show), alert: onAlert, evidence: onEvidence, reset });
 for (const change of [matchMedia("(prefers-color-scheme: dark)"), window]) {
   change.addEventListener(change === window ? "resize" : "change", () => lines.forEach((line) => line.redraw()));
 }
