@@ -17,6 +17,7 @@ from monitor.cli.compiling import compile_bundle
 from monitor.cli.console import err
 from monitor.cli.consuming import consume
 from monitor.cli.evaluating import evaluate
+from monitor.cli.labelling import label
 from monitor.cli.listing import alerts
 from monitor.cli.replaying import replay
 from monitor.cli.schemas import schema_app
@@ -32,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, check, replay, alerts, consume, train, evaluate):
+for command in (run, check, replay, alerts, label, consume, train, evaluate):
     app.command()(command)
 app.command("compile")(compile_bundle)
 app.add_typer(schema_app, name="schema")

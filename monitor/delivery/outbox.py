@@ -285,8 +285,7 @@ class Outbox:
 
     def messages_of(self, alert_id: str) -> list[bytes]:
         """Return the messages of one alert in their order; none where it is not known."""
-        rows = self._database.read("SELECT value FROM alerts WHERE alert_id = ? ORDER BY sequence", (alert_id,))
-        return [bytes(value) for (value,) in rows]
+        return _messages_of(self._database, alert_id)
 
     def after(
         self, position: int, *, camera: str | None = None, health: bool = False, limit: int = 1000
@@ -358,6 +357,10 @@ class OutboxReader:
         """Return the alerts said after the one at `position`, oldest first; with `health` as in `recent`."""
         return _after(self._database, position, camera, health, limit)
 
+    def messages_of(self, alert_id: str) -> list[bytes]:
+        """Return the messages of one alert in their order; none where it is not known."""
+        return _messages_of(self._database, alert_id)
+
     def stats(self, now: float) -> OutboxStats:
         """Return what waits; how full that makes it, only its owner knows."""
         return _stats(self._database, now, bounds=None)
@@ -415,6 +418,11 @@ def _after(
     parameters = (*named, position, limit)
     rows = database.read(f"{STORED} WHERE {where} AND a.position > ? ORDER BY a.position LIMIT ?", parameters)
     return [_stored(row) for row in rows]
+
+
+def _messages_of(database: Database | ReadOnlyDatabase, alert_id: str) -> list[bytes]:
+    rows = database.read("SELECT value FROM alerts WHERE alert_id = ? ORDER BY sequence", (alert_id,))
+    return [bytes(value) for (value,) in rows]
 
 
 def _stats(database: Database | ReadOnlyDatabase, now: float, *, bounds: _Bounds | None) -> OutboxStats:

@@ -202,7 +202,7 @@ def test_schemas_are_json_schemas():
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "check", "replay", "alerts", "consume", "schema", "train", "evaluate", "compile"]
+    "command", ["", "run", "check", "replay", "alerts", "label", "consume", "schema", "train", "evaluate", "compile"]
 )
 def test_help_teaches(command):
     code, output = run_command(*([command] if command else []), "--help")
