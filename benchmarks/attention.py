@@ -85,7 +85,7 @@ def main() -> None:
         recipe = RECIPES["motion"]
         dataset = read_dataset(options.data, recipe, cache=cache, console=console, prefix=options.prefix)
         model = EventModel(recipe, len(dataset.labels))
-        features = clip_features(model, dataset.clips, mirrored=False, cache=cache, console=console)
+        features = clip_features(model, dataset.clips, cache=cache, console=console)
         answer = {
             str(pieces): measure(dataset, features, recipe, pieces=pieces, folds=1 if options.quick else FOLDS)
             for pieces in ((4,) if options.quick else PIECES)

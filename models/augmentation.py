@@ -1,6 +1,8 @@
-"""Augmentation: a training window's pictures and mask in, the same event filmed a little differently out."""
+"""Augmentation: a clip's pictures and a window's mask in, the same event filmed a little differently out."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,29 +10,49 @@ from numpy.typing import NDArray
 from models.recipe import Recipe
 
 
-def augment(pictures: NDArray[np.uint8], recipe: Recipe, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Change a window (T, K, H, W, 3) uint8, all its pictures alike: mirror it, zoom into it, change its contrast."""
-    if recipe.mirror and rng.random() < 0.5:
-        pictures = pictures[:, :, :, ::-1]
-    if recipe.zoom:
-        rows, columns = _zoomed(pictures.shape[2:4], 1.0 - rng.uniform(0.0, recipe.zoom), rng)
-        pictures = pictures[:, :, rows][:, :, :, columns]
-    if recipe.brightness:
-        factor = 1.0 + rng.uniform(-recipe.brightness, recipe.brightness)
-        levels = np.clip(np.arange(256) * factor, 0, 255).astype(np.uint8)
-        pictures = levels[pictures]
-    return np.ascontiguousarray(pictures)
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How all pictures of a clip are changed alike."""
+
+    mirrored: bool = False
+    zoom: float = 0.0
+    """Share that is cut off height and width."""
+    place: tuple[float, float] = (0.0, 0.0)
+    """Where, of what is cut off, the picture begins: 0 at the top and left, 1 as far down and right as it goes."""
+    contrast: float = 1.0
+
+    def apply(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Change pictures (T, K, H, W, 3) uint8."""
+        if self.mirrored:
+            pictures = pictures[:, :, :, ::-1]
+        if self.zoom:
+            rows, columns = (
+                _part(size, self.zoom, at) for size, at in zip(pictures.shape[2:4], self.place, strict=True)
+            )
+            pictures = pictures[:, :, rows][:, :, :, columns]
+        if self.contrast != 1.0:
+            levels = np.clip(np.arange(256) * self.contrast, 0, 255).astype(np.uint8)
+            pictures = levels[pictures]
+        return np.ascontiguousarray(pictures)
 
 
-def _zoomed(
-    shape: tuple[int, ...], share: float, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows and columns of a random part of the picture, as many as the picture has."""
-    starts = [rng.uniform(0.0, (1.0 - share) * size) for size in shape]
-    rows, columns = (
-        (start + (np.arange(size) + 0.5) * share).astype(np.int64) for start, size in zip(starts, shape, strict=True)
+UNCHANGED, MIRRORED = Change(), Change(mirrored=True)
+
+
+def draw_change(recipe: Recipe, rng: np.random.Generator) -> Change:
+    """Draw how a clip is filmed a little differently: mirrored, nearer, with another contrast."""
+    return Change(
+        mirrored=recipe.mirror and rng.random() < 0.5,
+        zoom=rng.uniform(0.0, recipe.zoom),
+        place=(rng.random(), rng.random()),
+        contrast=1.0 + rng.uniform(-recipe.brightness, recipe.brightness),
     )
-    return rows, columns
+
+
+def _part(size: int, cut: float, at: float) -> NDArray[np.int64]:
+    """Return the rows or columns of a part of the picture, as many as the picture has."""
+    steps: NDArray[np.int64] = (at * cut * size + (np.arange(size) + 0.5) * (1.0 - cut)).astype(np.int64)
+    return steps
 
 
 def drop_slots(mask: NDArray[np.bool_], gap_share: float, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.augmentation import augment, drop_slots
+from models.augmentation import draw_change, drop_slots
 from models.dataset import Clip, Dataset
 from models.recipe import Recipe
-from models.windows import WindowPlan, random_window, whole_window
+from models.windows import WindowPlan, random_window, thinned, whole_window
 
 MOST_EMBEDDED_SLOTS = 2400
 """Slots of one recording in a step on embeddings: ten minutes at four samples a second."""
@@ -34,25 +34,30 @@ def shuffled_batches(indices: NDArray[np.int64], size: int, rng: np.random.Gener
 def feature_batch(
     dataset: Dataset,
     indices: NDArray[np.int64],
-    versions: Sequence[list[NDArray[np.float32]]],
+    versions: Sequence[Sequence[NDArray[np.floating]]],
     recipe: Recipe,
     rng: np.random.Generator,
+    *,
+    most_slots: int = MOST_EMBEDDED_SLOTS,
 ) -> tuple[Tensor, Tensor]:
-    """Return one window of each clip: embeddings (N, T, D), T of the longest, and mask (N, T).
+    """Return one window of each clip: embeddings or maps (N, T, …) float32, T of the longest, and mask (N, T).
 
     Args:
         dataset: holds the clips.
         indices: (N,) of the clips.
-        versions: of the pictures (as they are, mirrored), each with the embeddings (S, D) of every clip.
+        versions: of the pictures (as they are, mirrored, …), each with the embeddings or maps (S, …) of every clip.
         recipe: how windows are cut and thinned.
         rng: chooses windows, versions and gaps.
+        most_slots: of a window; the others are left out at random.
     """
     windows, masks = [], []
     for index in indices:
-        plan = _teaching_window(dataset.clips[index], recipe, MOST_EMBEDDED_SLOTS, rng)
-        features = versions[int(rng.integers(len(versions)))][index]
+        plan = _teaching_window(dataset.clips[index], recipe, most_slots, rng)
+        rows = versions[int(rng.integers(len(versions)))][index]
         mask = drop_slots(plan.mask[0], recipe.gap_share, rng)
-        windows.append(features[plan.samples[0]] * mask[:, None])
+        window = rows[plan.samples[0]].astype(np.float32)
+        window[~mask] = 0.0
+        windows.append(window)
         masks.append(mask)
     return _padded(windows), _padded(masks)
 
@@ -65,13 +70,15 @@ def picture_batch(
     for index in indices:
         clip = dataset.clips[index]
         plan = _teaching_window(clip, recipe, MOST_PICTURED_WINDOWS * recipe.window_slots, rng)
-        windows.append(augment(clip.pictures[plan.samples[0]], recipe, rng))
+        windows.append(draw_change(recipe, rng).apply(clip.pictures[plan.samples[0]]))
         masks.append(drop_slots(plan.mask[0], recipe.gap_share, rng))
     return _padded(windows), _padded(masks)
 
 
 def _teaching_window(clip: Clip, recipe: Recipe, most_slots: int, rng: np.random.Generator) -> WindowPlan:
-    return whole_window(clip, most_slots, rng) if clip.whole else random_window(clip, recipe.window_slots, rng)
+    if clip.whole:
+        return whole_window(clip, most_slots, rng)
+    return thinned(random_window(clip, recipe.window_slots, rng), most_slots, rng)
 
 
 def _padded(rows: Sequence[NDArray[np.generic]]) -> Tensor:

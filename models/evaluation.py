@@ -149,7 +149,7 @@ def as_json(report: Report | None, watched: Watched | None) -> dict[str, object]
 
 
 def _judge(trained: Trained, dataset: Dataset, recipe: Recipe, *, cache: Path, console: Console) -> NDArray[np.float32]:
-    features = clip_features(trained.model, dataset.clips, mirrored=False, cache=cache, console=console)
+    features = clip_features(trained.model, dataset.clips, cache=cache, console=console)
     return np.stack([trained.judge(rows, clip, recipe) for rows, clip in zip(features, dataset.clips, strict=True)])
 
 

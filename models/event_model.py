@@ -27,9 +27,17 @@ class Backbone(Protocol):
     """Turns input pictures (N, C, H, W) into embeddings (N, D)."""
 
     embedding_size: int
+    pretrained: bool
+    """Whether it comes with weights; its batch statistics are then kept, for a few clips give worse ones."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the embeddings."""
+
+    def early(self, images: Tensor, released: int) -> Tensor:
+        """Return the maps (N, C, H, W) behind all stages but the last `released`."""
+
+    def late(self, maps: Tensor, released: int) -> Tensor:
+        """Return the embeddings of such maps."""
 
     def stages(self) -> list[nn.Module]:
         """Return the parts in order, to be frozen and released from the end."""
@@ -68,6 +76,7 @@ class SmallBackbone(nn.Module):
     """
 
     embedding_size = 160
+    pretrained = False
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -81,7 +90,16 @@ class SmallBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the embeddings."""
-        maps: Tensor = self.layers(images)
+        return self.late(images, len(self.layers))
+
+    def early(self, images: Tensor, released: int) -> Tensor:
+        """Return the maps behind all convolutions but the last `released`."""
+        maps: Tensor = self.layers[: len(self.layers) - released](images)
+        return maps
+
+    def late(self, maps: Tensor, released: int) -> Tensor:
+        """Return the embeddings of such maps."""
+        maps = self.layers[len(self.layers) - released :](maps)
         return torch.cat((maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))), dim=1)
 
     def stages(self) -> list[nn.Module]:
@@ -96,6 +114,7 @@ class EfficientNetLite0(nn.Module):
     """
 
     embedding_size = 1280
+    pretrained = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,14 +125,27 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the embeddings."""
-        maps: Tensor = self.network.extract_features(images)
+        return self.late(images, len(self.stages()))
+
+    def early(self, images: Tensor, released: int) -> Tensor:
+        """Return the maps behind all stages but the last `released`."""
+        stages = self.stages()
+        for stage in stages[: len(stages) - released]:
+            images = stage(images)
+        return images
+
+    def late(self, maps: Tensor, released: int) -> Tensor:
+        """Return the embeddings of such maps."""
+        stages = self.stages()
+        for stage in stages[len(stages) - released :]:
+            maps = stage(maps)
         return maps.mean(dim=(2, 3))
 
     def stages(self) -> list[nn.Module]:
         """Return stem, blocks and head convolution in order."""
         network = self.network
-        first = nn.ModuleList((network._conv_stem, network._bn0))
-        last = nn.ModuleList((network._conv_head, network._bn1))
+        first = nn.Sequential(network._conv_stem, network._bn0, network._swish)
+        last = nn.Sequential(network._conv_head, network._bn1, network._swish)
         return [first, *network._blocks, last]
 
 
@@ -224,14 +256,48 @@ class EventModel(nn.Module):
         logits, attention = self.head(embeddings, mask)
         return logits, attention
 
-    def freeze_backbone(self, tuned_stages: int) -> None:
-        """Let only the last `tuned_stages` stages of the backbone learn."""
-        stages = cast(Backbone, self.backbone).stages()
+    def freeze_backbone(self, released: int) -> None:
+        """Let only the last `released` stages of the backbone learn."""
+        stages = self.stages()
         for parameter in self.backbone.parameters():
             parameter.requires_grad_(False)
-        for stage in stages[max(0, len(stages) - tuned_stages) :]:
+        for stage in stages[len(stages) - released :]:
             for parameter in stage.parameters():
                 parameter.requires_grad_(True)
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the backbone came with weights."""
+        return cast(Backbone, self.backbone).pretrained
+
+    def stages(self) -> list[nn.Module]:
+        """Return the backbone's stages in order."""
+        return cast(Backbone, self.backbone).stages()
+
+    def early(self, pictures: Tensor, released: int) -> Tensor:
+        """Return the maps (N, C, H, W) of samples (N, K, H, W, 3) behind all stages but the last `released`."""
+        images = self.input_picture(pictures).contiguous(memory_format=torch.channels_last)
+        return cast(Backbone, self.backbone).early(images, released)
+
+    def late(self, maps: Tensor, released: int) -> Tensor:
+        """Return embeddings (N, D) of such maps."""
+        return cast(Backbone, self.backbone).late(maps.contiguous(memory_format=torch.channels_last), released)
+
+
+class LatePart(nn.Module):
+    """The last stages of a model's backbone and its head, as one."""
+
+    def __init__(self, model: EventModel, released: int) -> None:
+        super().__init__()
+        self.model = model
+        self.released = released
+
+    def forward(self, maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, L) and attention (N, R, T) of windows of maps (N, T, C, H, W) with mask (N, T) bool."""
+        embeddings = torch.zeros((*mask.shape, self.model.embedding_size), device=maps.device)
+        embeddings[mask] = self.model.late(maps[mask], self.released)
+        logits, attention = self.model.head(embeddings, mask)
+        return logits, attention
 
 
 def _build_backbone(recipe: Recipe, channels: int) -> nn.Module:

@@ -1,62 +1,139 @@
-"""Embeddings of a frozen backbone: clips in, one row per sample out, kept on disk."""
+"""What a backbone, or the early part of it, makes of clips: clips in, one row per sample out, kept on disk.
+
+A backbone that does not learn sees each clip once; so does the early part of one whose last stages learn. What is
+to be seen of a clip in training is therefore drawn beforehand, as `Change`s.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from torch import Tensor
 
+from models.augmentation import MIRRORED, UNCHANGED, Change, draw_change
 from models.dataset import Clip
 from models.event_model import EventModel
 from models.progress import progress_bar
+from models.recipe import Recipe
 
 _BATCH_SAMPLES = 16
 
+Rows = NDArray[np.floating]
+"""Of one clip: embeddings (S, D) float32, or maps (S, C, H, W) float16."""
+
+
+def changes(clip: Clip, recipe: Recipe) -> list[Change]:
+    """Return how a clip is shown in training: as it is, mirrored, and in the recipe's number of other ways."""
+    seed = int.from_bytes(hashlib.sha256(f"{recipe.seed} {clip.key}".encode()).digest()[:8])
+    rng = np.random.default_rng(seed)
+    drawn = [draw_change(recipe, rng) for _ in range(recipe.changed_copies)]
+    return [UNCHANGED, *([MIRRORED] if recipe.mirror else []), *drawn]
+
 
 def clip_features(
-    model: EventModel, clips: tuple[Clip, ...], *, mirrored: bool, cache: Path, console: Console
+    model: EventModel,
+    clips: Sequence[Clip],
+    *,
+    cache: Path,
+    console: Console,
+    shown: Sequence[Change] | None = None,
+    title: str = "Features",
 ) -> list[NDArray[np.float32]]:
     """Return the embeddings (S, D) float32 of every sample of every clip, by the model's backbone as it is.
 
     Args:
         model: its backbone is not changed.
         clips: in the order of the answer.
-        mirrored: flip the pictures left to right.
-        cache: folder in which they rest, under content, sampling and backbone.
+        cache: folder in which they rest, under content, sampling, change and backbone.
         console: shows the progress.
+        shown: how each clip is changed first; None: not at all.
+        title: of the progress bar.
     """
-    backbone_key = _backbone_key(model)
+    key = _key(model)
+    shown = shown or [UNCHANGED] * len(clips)
     features = []
     with progress_bar(console) as progress:
-        title = "Mirrored features" if mirrored else "Features"
-        for clip in progress.track(clips, description=title):
-            path = cache / f"{clip.key}.{backbone_key}{'.mirrored' if mirrored else ''}.npy"
+        for clip, change in progress.track(list(zip(clips, shown, strict=True)), description=title):
+            path = cache / f"{clip.key}.{key}{_suffix(change)}.npy"
             if not path.is_file():
-                np.save(path, embed_samples(model, clip.pictures, mirrored=mirrored))
+                _save(path, embed_samples(model, clip.pictures, change=change))
             features.append(np.load(path))
     return features
 
 
-@torch.inference_mode()
-def embed_samples(model: EventModel, pictures: NDArray[np.uint8], *, mirrored: bool = False) -> NDArray[np.float32]:
+def clip_maps(
+    model: EventModel,
+    clips: Sequence[Clip],
+    *,
+    released: int,
+    cache: Path,
+    console: Console,
+    shown: Sequence[Change],
+    title: str,
+) -> list[NDArray[np.float16]]:
+    """Return the maps (S, C, H, W) float16, on disk, behind all stages of the backbone but the last `released`.
+
+    The other arguments are those of `clip_features`.
+    """
+    key = f"{_key(model)}-{released}"
+    maps = []
+    with progress_bar(console) as progress:
+        for clip, change in progress.track(list(zip(clips, shown, strict=True)), description=title):
+            path = cache / f"{clip.key}.{key}{_suffix(change)}.npy"
+            if not path.is_file():
+                parts = _passed(model, clip.pictures, change, lambda batch: model.early(batch, released))
+                _save(path, np.concatenate([part.astype(np.float16) for part in parts]))
+            maps.append(np.load(path, mmap_mode="r"))
+    return maps
+
+
+def embed_samples(model: EventModel, pictures: NDArray[np.uint8], *, change: Change = UNCHANGED) -> NDArray[np.float32]:
     """Return embeddings (S, D) float32 of samples (S, K, H, W, 3) uint8."""
-    model.eval()
-    device = next(model.parameters()).device
-    rows = []
-    for start in range(0, len(pictures), _BATCH_SAMPLES):
-        batch = np.array(pictures[start : start + _BATCH_SAMPLES])
-        if mirrored:
-            batch = batch[:, :, :, ::-1].copy()
-        rows.append(model.embed(torch.from_numpy(batch).to(device)).cpu().numpy())
-    stacked: NDArray[np.float32] = np.concatenate(rows).astype(np.float32)
+    stacked: NDArray[np.float32] = np.concatenate(list(_passed(model, pictures, change, model.embed)))
     return stacked
 
 
-def _backbone_key(model: EventModel) -> str:
+@torch.inference_mode()
+def embed_maps(model: EventModel, maps: NDArray[np.float16], *, released: int) -> NDArray[np.float32]:
+    """Return embeddings (S, D) float32 of what `clip_maps` gave for one clip."""
+    device = next(model.eval().parameters()).device
+    starts = range(0, len(maps), _BATCH_SAMPLES)
+    batches = (torch.from_numpy(maps[at : at + _BATCH_SAMPLES].astype(np.float32)) for at in starts)
+    embeddings = torch.cat([model.late(batch.to(device), released) for batch in batches])
+    rows: NDArray[np.float32] = embeddings.cpu().numpy()
+    return rows
+
+
+@torch.inference_mode()
+def _passed(
+    model: EventModel, pictures: NDArray[np.uint8], change: Change, step: Callable[[Tensor], Tensor]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield what a part of the model makes of samples (S, K, H, W, 3), batch by batch."""
+    device = next(model.eval().parameters()).device
+    for start in range(0, len(pictures), _BATCH_SAMPLES):
+        batch = change.apply(np.array(pictures[start : start + _BATCH_SAMPLES]))
+        yield step(torch.from_numpy(batch).to(device)).float().cpu().numpy()
+
+
+def _save(path: Path, rows: Rows) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        np.save(file, rows)
+    part.replace(path)
+
+
+def _suffix(change: Change) -> str:
+    return "" if change == UNCHANGED else f".{hashlib.sha256(repr(change).encode()).hexdigest()[:12]}"
+
+
+def _key(model: EventModel) -> str:
     """Return a checksum of the backbone's weights and of how its input is made."""
     digest = hashlib.sha256(f"{model.input_picture.kind} {model.input_picture.scale}".encode())
     for tensor in model.backbone.state_dict().values():

@@ -51,6 +51,8 @@ class Recipe(BaseModel):
     """Epochs of the head with the last `tuned_stages` of the backbone, afterwards."""
     tuned_stages: Annotated[int, Field(ge=0)] = 0
     """Stages of the backbone that learn, counted from its end; more than it has means all."""
+    tuned_slots: Count | None = None
+    """Slots of a window that are shown in a step of that, chosen at random; None: all. Their order does not count."""
     head_rate: Annotated[float, Field(gt=0.0)] = 1e-3
     """Learning rate of head and classifier (AdamW, cosine)."""
     backbone_rate: Annotated[float, Field(gt=0.0)] = 1e-4
@@ -60,7 +62,12 @@ class Recipe(BaseModel):
     """How much of the running average of the weights each step keeps, while the backbone learns."""
     patience_epochs: Count = 12
     """Epochs without a better validation loss after which a stage ends."""
+    early_stopping: bool = True
+    """Keep a stage's best epoch by the groups kept aside; False: its last, where the learning rate has come to rest.
+    Few groups choose an epoch by chance."""
 
+    changed_copies: Annotated[int, Field(ge=0)] = 0
+    """Copies of each clip, changed at random, that teach beside it where layers are frozen, which see each once."""
     mirror: bool = True
     brightness: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Most that a training window's contrast is changed, as a share."""

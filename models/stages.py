@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
+from models.augmentation import Change
 from models.batches import feature_batch, picture_batch, shuffled_batches
 from models.checkpoints import Checkpoints, EpochLoss, Learning, StageKeeper
 from models.dataset import Dataset
-from models.event_model import AttentionHead, EventModel, attention_penalty
-from models.features import clip_features, embed_samples
+from models.event_model import AttentionHead, EventModel, LatePart, attention_penalty
+from models.features import changes, clip_features, clip_maps, embed_maps, embed_samples
 from models.progress import progress_bar
 from models.recipe import Recipe
 from models.verdicts import window_logits
@@ -54,7 +55,7 @@ class Course:
             return self.checkpoints.stage(
                 f"{stage}-anew", learning, epochs=self.lengths[stage], patience=None, console=self.console
             )
-        patience = self.recipe.patience_epochs
+        patience = self.recipe.patience_epochs if self.recipe.early_stopping else None
         return self.checkpoints.stage(stage, learning, epochs=epochs, patience=patience, console=self.console)
 
 
@@ -72,9 +73,10 @@ def class_weights(targets: NDArray[np.int64], labels: int) -> Tensor:
 def train_head(model: EventModel, course: Course) -> list[EpochLoss]:
     """Train the head on embeddings of the frozen backbone."""
     recipe, clips = course.recipe, course.dataset.clips
-    versions = [clip_features(model, clips, mirrored=False, cache=course.cache, console=course.console)]
-    if recipe.mirror:
-        versions.append(clip_features(model, clips, mirrored=True, cache=course.cache, console=course.console))
+    versions = [
+        clip_features(model, clips, cache=course.cache, console=course.console, shown=shown, title=title)
+        for title, shown in _versions(course, "Features")
+    ]
     if recipe.standardise and not course.checkpoints.earlier.taught:
         model.head.standardise(torch.from_numpy(np.concatenate([versions[0][index] for index in course.teaching])))
     return teach_head(model.head, versions, course)
@@ -109,19 +111,24 @@ def teach_head(head: AttentionHead, versions: Sequence[list[NDArray[np.float32]]
 
 
 def tune(model: EventModel, course: Course) -> list[EpochLoss]:
-    """Train the head and the backbone's last stages from the pictures.
+    """Train the head and the backbone's last stages: on maps of the frozen ones, or from the pictures where all learn.
 
     What is judged and kept is a running average of the weights and of the batch statistics: single steps of a
     small network trained from scratch swing too far.
     """
     recipe, weights = course.recipe, course.class_weights
-    model.freeze_backbone(recipe.tuned_stages)
-    released = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
+    released = min(recipe.tuned_stages, len(model.stages()))
+    model.freeze_backbone(released)
+    parameters = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
-        [{"params": model.head.parameters(), "lr": recipe.head_rate}, {"params": released, "lr": recipe.backbone_rate}],
+        [
+            {"params": model.head.parameters(), "lr": recipe.head_rate},
+            {"params": parameters, "lr": recipe.backbone_rate},
+        ],
         weight_decay=recipe.weight_decay,
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.tuned_epochs)
+    material = _pictures(model, course) if released == len(model.stages()) else _maps(model, course, released)
     average = deepcopy(model)
     learning = Learning(model, average, optimiser, schedule, np.random.default_rng(recipe.seed))
     keeper = course.keeper("whole", learning, recipe.tuned_epochs)
@@ -131,18 +138,70 @@ def tune(model: EventModel, course: Course) -> list[EpochLoss]:
         task = progress.add_task("Training", total=total, completed=completed)
         for epoch in keeper.epochs():
             losses = []
-            _set_training(model, recipe)
+            _set_training(model, released)
             for indices in shuffled_batches(course.teaching, recipe.batch_windows, learning.rng):
-                window = picture_batch(course.dataset, indices, recipe, learning.rng)
-                losses.append(_step(optimiser, _loss(model, window, course.targets(indices), recipe, weights)))
+                window = material.batch(indices, learning.rng)
+                losses.append(
+                    _step(optimiser, _loss(material.learner, window, course.targets(indices), recipe, weights))
+                )
                 move_average(average, model, recipe.averaging)
                 progress.advance(task)
             schedule.step()
-            features = [embed_samples(average, course.dataset.clips[index].pictures) for index in course.aside]
+            features = [material.embed(average, index) for index in course.aside]
             keeper.tell(EpochLoss("whole", epoch, float(np.mean(losses)), _loss_aside(average.head, features, course)))
     history = keeper.restore()
     model.load_state_dict(average.state_dict())
     return history
+
+
+@dataclass(frozen=True, slots=True)
+class _Material:
+    """What the backbone's learning stages are fed."""
+
+    learner: nn.Module
+    """Takes a batch: (N, T, …) and mask (N, T)."""
+    batch: Callable[[NDArray[np.int64], np.random.Generator], tuple[Tensor, Tensor]]
+    """Makes one of some clips."""
+    embed: Callable[[EventModel, int], NDArray[np.float32]]
+    """Returns the embeddings (S, D) of one clip by a model."""
+
+
+def _pictures(model: EventModel, course: Course) -> _Material:
+    dataset = course.dataset
+    return _Material(
+        model,
+        lambda indices, rng: picture_batch(dataset, indices, course.recipe, rng),
+        lambda judge, index: embed_samples(judge, dataset.clips[index].pictures),
+    )
+
+
+def _maps(model: EventModel, course: Course, released: int) -> _Material:
+    recipe, dataset = course.recipe, course.dataset
+    versions = [
+        clip_maps(
+            model,
+            dataset.clips,
+            released=released,
+            cache=course.cache,
+            console=course.console,
+            shown=shown,
+            title=title,
+        )
+        for title, shown in _versions(course, "Maps")
+    ]
+    slots = recipe.tuned_slots or recipe.window_slots
+    return _Material(
+        LatePart(model, released),
+        lambda indices, rng: feature_batch(dataset, indices, versions, recipe, rng, most_slots=slots),
+        lambda judge, index: embed_maps(judge, versions[0][index], released=released),
+    )
+
+
+def _versions(course: Course, title: str) -> list[tuple[str, list[Change]]]:
+    """Return how all clips are shown in training, version by version, each with a title."""
+    shown = [changes(clip, course.recipe) for clip in course.dataset.clips]
+    versions = [list(version) for version in zip(*shown, strict=True)]
+    return [(f"{title} {number} of {len(versions)}", version) for number, version in enumerate(versions, start=1)]
 
 
 @torch.no_grad()
@@ -155,11 +214,12 @@ def move_average(average: EventModel, model: EventModel, keeping: float) -> None
             mean.copy_(value)
 
 
-def _set_training(model: EventModel, recipe: Recipe) -> None:
-    """Put what learns into training mode; a frozen stage keeps its batch statistics."""
+def _set_training(model: EventModel, released: int) -> None:
+    """Put what learns into training mode; what is frozen, or came with weights, keeps its batch statistics."""
     model.train()
-    stages = model.backbone.stages()  # type: ignore[operator]
-    for stage in stages[: max(0, len(stages) - recipe.tuned_stages)]:
+    stages = model.stages()
+    learning_statistics = 0 if model.pretrained else released
+    for stage in stages[: len(stages) - learning_statistics]:
         stage.eval()
 
 

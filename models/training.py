@@ -143,7 +143,7 @@ def train(
     probabilities = clip_probabilities(logits, owners, calibration.temperature)
     measured = measure(probabilities, validation.targets, validation.groups, validation.labels)
     if recipe.refit:
-        lengths = {stage: _best_epoch(history, stage) for stage in {loss.stage for loss in history}}
+        lengths = {stage: _kept_epoch(history, stage, recipe) for stage in {loss.stage for loss in history}}
         model, _ = _learn(replace(course, teaching=np.arange(len(dataset.clips)), lengths=lengths))
     return Trained(model.cpu().eval(), calibration, measured, tuple(history))
 
@@ -168,11 +168,12 @@ def _features_aside(model: EventModel, course: Course) -> list[NDArray[np.float3
     aside = course.dataset.subset(course.aside.tolist()).clips
     if course.recipe.tuned_epochs:
         return [embed_samples(model, clip.pictures) for clip in aside]
-    return clip_features(model, aside, mirrored=False, cache=course.cache, console=course.console)
+    return clip_features(model, aside, cache=course.cache, console=course.console)
 
 
-def _best_epoch(history: Sequence[EpochLoss], stage: str) -> int:
-    return min((loss for loss in history if loss.stage == stage), key=lambda loss: loss.validation_loss).epoch
+def _kept_epoch(history: Sequence[EpochLoss], stage: str, recipe: Recipe) -> int:
+    of_stage = [loss for loss in history if loss.stage == stage]
+    return (min(of_stage, key=lambda loss: loss.validation_loss) if recipe.early_stopping else of_stage[-1]).epoch
 
 
 def split_groups(dataset: Dataset, validation_share: float, *, seed: int, earlier: Sides = NO_SIDES) -> Split:

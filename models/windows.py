@@ -33,15 +33,21 @@ def random_window(clip: Clip, window_slots: int, rng: np.random.Generator) -> Wi
 
 
 def whole_window(clip: Clip, most_slots: int, rng: np.random.Generator) -> WindowPlan:
-    """Return all slots of a clip as one window; of a longer one some, chosen at random, in their order.
+    """Return all slots of a clip as one window; of a longer one some, chosen at random, in their order."""
+    slots = clip.slots[None]
+    return thinned(WindowPlan(samples=np.maximum(slots, 0), mask=slots >= 0), most_slots, rng)
 
-    The attention does not look at the order or the distance of slots: fewer of them show the same recording thinner.
+
+def thinned(plan: WindowPlan, most_slots: int, rng: np.random.Generator) -> WindowPlan:
+    """Return a plan of one window with at most so many slots, chosen at random, in their order.
+
+    The attention does not look at the order or the distance of slots: fewer of them show the same clip thinner.
     """
-    chosen = np.arange(len(clip.slots))
-    if len(chosen) > most_slots:
-        chosen = np.sort(rng.choice(chosen, most_slots, replace=False))
-    slots = clip.slots[chosen][None]
-    return WindowPlan(samples=np.maximum(slots, 0), mask=slots >= 0)
+    slots = plan.mask.shape[1]
+    if slots <= most_slots:
+        return plan
+    chosen = np.sort(rng.choice(slots, most_slots, replace=False))
+    return WindowPlan(samples=plan.samples[:, chosen], mask=plan.mask[:, chosen])
 
 
 def cut_windows(clip: Clip, starts: list[int], window_slots: int) -> WindowPlan:

@@ -90,6 +90,18 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     )
 
 
+def test_learning_on_the_maps_of_frozen_stages_goes_on_to_the_same_end(
+    drawn_clips: Path, cache: Path, tmp_path: Path
+) -> None:
+    changes = {"tuned_stages": 2, "changed_copies": 1, "tuned_slots": 3, "refit": True, "early_stopping": False}
+    recipe = RECIPE.model_copy(update={**changes, "frozen_epochs": 1, "tuned_epochs": 2})
+    _train(drawn_clips, tmp_path / "whole", cache, recipe=recipe)
+    with pytest.raises(KeyboardInterrupt):
+        _train(drawn_clips, tmp_path / "broken", cache, file=Interrupting("whole epoch 1:"), recipe=recipe)
+    _train(drawn_clips, tmp_path / "broken", cache, resume=True, recipe=recipe)
+    assert _weights(tmp_path / "broken") == _weights(tmp_path / "whole")
+
+
 def test_what_is_resumed_before_its_first_epoch_begins_at_the_start(
     drawn_clips: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.event_model import AttentionHead, EventModel, InputPicture, SmallBackbone, attention_penalty
+from models.event_model import AttentionHead, EventModel, InputPicture, LatePart, SmallBackbone, attention_penalty
 from models.recipe import RECIPES, Recipe
 from monitor.bundle import SampleShape
 
@@ -121,3 +121,20 @@ def test_only_the_last_stages_learn() -> None:
 def test_a_difference_of_one_picture_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2 pictures"):
         Recipe(sample=SampleShape(pictures=1, context_spacing_seconds=0.0, width_pixels=32, height_pixels=32))
+
+
+@pytest.mark.parametrize(("backbone", "stages"), [("small", 5), ("efficientnet-lite0", 18)])
+def test_the_late_part_goes_on_where_the_early_one_ended(backbone: str, stages: int) -> None:
+    shape = SampleShape(pictures=2, context_spacing_seconds=1 / 15, width_pixels=64, height_pixels=64)
+    recipe = Recipe.model_validate({"sample": shape, "backbone": backbone})
+    model = EventModel(recipe, labels=2).eval()
+    pictures = torch.randint(0, 255, (2, 3, 2, 64, 64, 3), dtype=torch.uint8)
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    assert len(model.stages()) == stages
+    with torch.inference_mode():
+        logits, attention = model(pictures, mask)
+        for released in (0, 2, stages):
+            maps = model.early(pictures.flatten(0, 1), released)
+            torch.testing.assert_close(model.late(maps, released), model.embed(pictures.flatten(0, 1)))
+            told = LatePart(model, released)(maps.unflatten(0, (2, 3)), mask)
+            torch.testing.assert_close(told, (logits, attention))

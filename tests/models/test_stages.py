@@ -97,6 +97,16 @@ def test_thinning_keeps_the_order_and_repeats_nothing() -> None:
     assert (np.diff(plan.samples[0]) > 0).all()
 
 
+def test_a_step_may_show_a_few_slots_of_a_window() -> None:
+    dataset = _dataset(_clip(0, "fight", 30, whole=True), _clip(1, "normal", 9, whole=False))
+    maps = [np.ones((30, 4, 2, 2), np.float16), np.ones((9, 4, 2, 2), np.float16)]
+    recipe = RECIPE.model_copy(update={"gap_share": 0.4})
+    rows, mask = feature_batch(dataset, np.array([0, 1]), [maps], recipe, np.random.default_rng(0), most_slots=4)
+    assert (rows.shape, rows.dtype) == ((2, 4, 4, 2, 2), torch.float32)
+    assert 2 <= mask.sum() < 8
+    assert ((rows == 1.0).flatten(2).all(dim=2) == mask).all()
+
+
 def test_a_clip_is_judged_by_live_windows_and_a_whole_recording_as_one() -> None:
     assert judging_plan(_clip(0, "normal", 20, whole=True), RECIPE).mask.shape == (1, 20)
     assert judging_plan(_clip(0, "fight", 20, whole=False), RECIPE).mask.shape == (8, 6)
@@ -132,3 +142,13 @@ def test_standardising_centres_every_float_and_evens_out_their_spread() -> None:
     even = (embeddings - head.centre) / head.spread
     torch.testing.assert_close(even.mean(dim=0), torch.zeros(SIZE), atol=1e-4, rtol=0.0)
     assert even.std(dim=0).tolist() == pytest.approx([1.0] * SIZE, abs=0.03)
+
+
+def test_without_early_stopping_the_last_epoch_counts(tmp_path: Path) -> None:
+    dataset, features, _ = _recordings(20, seed=1)
+    course = _course(dataset, tmp_path, aside=4)
+    recipe = RECIPE.model_copy(update={"frozen_epochs": 4, "patience_epochs": 1, "early_stopping": False})
+    head = _head()
+    assert len(teach_head(head, [features], replace(course, recipe=recipe))) == 4
+    last = torch.load(tmp_path / "head" / "epoch004.pt", weights_only=True)
+    torch.testing.assert_close(head.state_dict(), last)

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from models import evaluation, recordings, training
-from models.augmentation import augment
+from models.augmentation import draw_change
 from models.calibration import calibrate, fit_temperature
 from models.dataset import Clip, Dataset, DatasetInvalid
 from models.entries import ClipEntry
@@ -192,7 +192,7 @@ def test_random_windows_are_windows_of_the_clip() -> None:
 def test_zooming_keeps_the_shape_and_treats_all_pictures_alike() -> None:
     picture = np.random.default_rng(0).integers(0, 255, (1, 1, 36, 64, 3), dtype=np.uint8)
     window = np.broadcast_to(picture, (4, 2, 36, 64, 3))
-    changed = augment(window, TINY, np.random.default_rng(1))
+    changed = draw_change(TINY, np.random.default_rng(1)).apply(window)
     assert changed.shape == window.shape
     assert not np.array_equal(changed, window)
     assert (changed == changed[0, 0]).all()
@@ -201,7 +201,7 @@ def test_zooming_keeps_the_shape_and_treats_all_pictures_alike() -> None:
 def test_augmenting_mirrors_whole_windows() -> None:
     recipe = TINY.model_copy(update={"brightness": 0.0, "zoom": 0.0})
     window = np.arange(2 * 2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 2, 3, 4, 3)
-    seen = {augment(window, recipe, np.random.default_rng(seed)).tobytes() for seed in range(20)}
+    seen = {draw_change(recipe, np.random.default_rng(seed)).apply(window).tobytes() for seed in range(20)}
     assert seen == {window.tobytes(), window[:, :, :, ::-1].tobytes()}
 
 
