@@ -14,14 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import hypothesis
 import numpy as np
 import pytest
+import structlog
 
 from tests.services import kafka, prometheus, rtsp
 from tests.services.certificates import Certificates, make_certificates
 from tests.services.kafka import KafkaBroker
 from tests.services.prometheus import Prometheus
 from tests.services.rtsp import Mount, Picture, RtspServer, encode_stream
+
+# How long an example takes is the machine's business: others may be at work on it.
+hypothesis.settings.register_profile("counted", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("counted")
 
 
 def require(reason: str | None) -> None:
@@ -31,6 +37,15 @@ def require(reason: str | None) -> None:
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture
+def all_levels() -> Iterator[None]:
+    """Nothing that another test has told structlog hides a line."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ it is imported, and turns the library's errors into `EngineUnavailable`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -25,8 +26,13 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+Pictures = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+"""Of N samples, (K, H, W, 3) uint8 RGB each, the newest picture last: one array of all, or each sample's own."""
+
 COMPILED = (Precision.FP16, Precision.INT8)
-"""Need a graph of their own, which `monitor compile` makes; the others are a way of running the bundle's."""
+"""Need a graph of their own, which `monitor compile` makes; the others are a way of running the bundle's.
+
+OpenVINO alone runs the bundle's own in FP16, where the processor has that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +56,8 @@ class Engine(Protocol):
     precision: str
     """What the backbone reckons in, one of `Precision`."""
 
-    def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the backbone: (N, K, H, W, 3) uint8 RGB, newest picture last, to (N, D) float32.
+    def embed(self, pictures: Pictures) -> NDArray[np.float32]:
+        """Run the backbone on N samples: to (N, D) float32.
 
         Raises:
             EngineUnavailable: the library failed.

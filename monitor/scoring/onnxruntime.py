@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from monitor.bundle import ATTENTION, BACKBONE_INPUT, EMBEDDINGS, MASK, PROBABILITIES, Bundle
 from monitor.errors import EngineUnavailable
 from monitor.scoring.cache import EngineCache
-from monitor.scoring.door import Classified, Precision, not_compiled
+from monitor.scoring.door import Classified, Pictures, Precision, not_compiled
 
 NAME = "onnxruntime"
 Provider = tuple[str, dict[str, str]]
@@ -109,13 +109,10 @@ class OnnxRuntimeEngine:
         # A provider that finds no device leaves the session to the next.
         self._on_cpu = self._backbone.get_providers()[0] == "CPUExecutionProvider"
 
-    def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the backbone: (N, K, H, W, 3) uint8 to (N, D) float32."""
-        step = 1 if self._on_cpu else len(pictures)
-        outputs = [
-            self._run(self._backbone, [EMBEDDINGS], {BACKBONE_INPUT: pictures[index : index + step]})
-            for index in range(0, len(pictures), step)
-        ]
+    def embed(self, pictures: Pictures) -> NDArray[np.float32]:
+        """Run the backbone on N samples: to (N, D) float32."""
+        runs = [sample[np.newaxis] for sample in pictures] if self._on_cpu else [np.asarray(pictures)]
+        outputs = [self._run(self._backbone, [EMBEDDINGS], {BACKBONE_INPUT: samples}) for samples in runs]
         return np.concatenate([embeddings for (embeddings,) in outputs])
 
     def classify(self, embeddings: NDArray[np.float32], mask: NDArray[np.bool_]) -> Classified:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from monitor.bundle import ATTENTION, BACKBONE_INPUT, EMBEDDINGS, MASK, PROBABILITIES, Bundle
 from monitor.errors import EngineUnavailable
 from monitor.scoring.cache import EngineCache
-from monitor.scoring.door import Classified, Precision, not_compiled
+from monitor.scoring.door import Classified, Pictures, Precision, not_compiled
 
 NAME = "openvino"
 MOST_STREAMS = 8
@@ -136,8 +136,8 @@ class OpenVinoEngine:
         """Whether a lone sample has a way of its own."""
         return self._alone is not None
 
-    def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the backbone: (N, K, H, W, 3) uint8 to (N, D) float32."""
+    def embed(self, pictures: Pictures) -> NDArray[np.float32]:
+        """Run the backbone on N samples: to (N, D) float32."""
         embeddings = np.empty((len(pictures), self._embedding_size), dtype=np.float32)
         left = len(pictures) % self._streams
         if not self.compiled_for_one or left > self._streams // 2:
@@ -164,18 +164,18 @@ class OpenVinoEngine:
         self._alone = None
         self._head = None
 
-    def _embed_side_by_side(self, pictures: NDArray[np.uint8], embeddings: NDArray[np.float32]) -> None:
+    def _embed_side_by_side(self, pictures: Pictures, embeddings: NDArray[np.float32]) -> None:
         def keep(request: Any, index: int) -> None:
             embeddings[index] = request.get_tensor(EMBEDDINGS).data[0]
 
         self._side_by_side.set_callback(keep)
-        for index in range(len(pictures)):
-            self._side_by_side.start_async({BACKBONE_INPUT: pictures[index : index + 1]}, index, share_inputs=True)
+        for index, sample in enumerate(pictures):
+            self._side_by_side.start_async({BACKBONE_INPUT: sample[np.newaxis]}, index, share_inputs=True)
         self._side_by_side.wait_all()
 
-    def _embed_alone(self, pictures: NDArray[np.uint8], embeddings: NDArray[np.float32]) -> None:
-        for index in range(len(pictures)):
-            self._alone.infer({BACKBONE_INPUT: pictures[index : index + 1]}, share_inputs=True)
+    def _embed_alone(self, pictures: Pictures, embeddings: NDArray[np.float32]) -> None:
+        for index, sample in enumerate(pictures):
+            self._alone.infer({BACKBONE_INPUT: sample[np.newaxis]}, share_inputs=True)
             embeddings[index] = self._alone.get_tensor(EMBEDDINGS).data[0]
 
     def _alike(self, size: Sequence[int]) -> bool:

@@ -50,11 +50,6 @@ class ScoringPipeline:
         self.manifest = manifest
         self._settings = settings
         self._cameras: dict[str, CameraWindows] = {}
-        shape = manifest.sample
-        self._pictures = np.empty(
-            (settings.batch_samples, shape.pictures, shape.height_pixels, shape.width_pixels, 3), dtype=np.uint8
-        )
-        """Where a batch is put together, again and again."""
 
     def score(self, samples: Sequence[Sample]) -> list[Score]:
         """Score samples, in the order in which they were taken, in batches of the configured size."""
@@ -75,18 +70,12 @@ class ScoringPipeline:
         return self.finish(batch, embeddings, embed_seconds=seconds)
 
     def embed(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
-        """Run the backbone on one batch and return (N, D) float32.
+        """Run the backbone on one batch and return (N, D) float32; the pictures go to the engine as they came.
 
         Raises:
             EngineUnavailable: the engine failed.
         """
-        if len(samples) == 1:
-            return self.engine.embed(samples[0].pictures[np.newaxis])
-        if len(samples) > len(self._pictures):
-            self._pictures = np.empty((len(samples), *self._pictures.shape[1:]), dtype=np.uint8)
-        for place, sample in zip(self._pictures, samples, strict=False):
-            place[...] = sample.pictures
-        return self.engine.embed(self._pictures[: len(samples)])
+        return self.engine.embed([sample.pictures for sample in samples])
 
     def finish(
         self,

@@ -24,7 +24,7 @@ from monitor.bundle import ATTENTION, BACKBONE_INPUT, EMBEDDINGS, MASK, PROBABIL
 from monitor.errors import EngineUnavailable
 from monitor.scoring.cache import EngineCache
 from monitor.scoring.cuda import OUT_OF_MEMORY, Gpu, find_gpu, memory_told
-from monitor.scoring.door import COMPILED, Classified, Precision, not_compiled
+from monitor.scoring.door import COMPILED, Classified, Pictures, Precision, not_compiled
 from monitor.scoring.tensorrt_plan import PlanFolder, PlanKey, profiles_for
 
 NAME = "tensorrt"
@@ -170,8 +170,8 @@ class TensorRtEngine:
         self.precision: str = precision.value
         self._embedder, self._classifier = embedder, classifier
 
-    def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the backbone: (N, K, H, W, 3) uint8 to (N, D) float32."""
+    def embed(self, pictures: Pictures) -> NDArray[np.float32]:
+        """Run the backbone on N samples: to (N, D) float32."""
         embeddings: NDArray[np.float32] = self._embedder.run({BACKBONE_INPUT: pictures})[EMBEDDINGS]
         return embeddings
 

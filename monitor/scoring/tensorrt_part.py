@@ -8,7 +8,7 @@ copies and kernels are then launched as one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import Any
 
@@ -21,7 +21,8 @@ from monitor.scoring.cuda import Buffer, Graph, Stream
 from monitor.scoring.tensorrt_build import Log
 from monitor.scoring.tensorrt_plan import ENGINE, profile_index, profiles_for
 
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
+"""By name; a batch is one array, or a sequence of its entries, which lie where they came."""
 Inputs = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 
 
@@ -77,7 +78,8 @@ class Part:
     def _run_piece(self, inputs: Arrays, start: int, count: int) -> dict[str, NDArray[Any]]:
         size = min(self._max_batch, count - start)
         for name in self._inputs:
-            self._buffers[name].array[:size] = inputs[name][start : start + size]
+            for place, entry in zip(self._buffers[name].array, inputs[name][start : start + size], strict=False):
+                place[...] = entry
         self._launch(size)
         self._stream.wait()
         return {name: self._buffers[name].array[:size].copy() for name in self._outputs}
@@ -149,6 +151,9 @@ class Part:
     def _check_inputs(self, inputs: Arrays, count: int) -> None:
         for name in self._inputs:
             given, room = inputs[name], self._buffers[name].array
-            if given.shape[1:] != room.shape[1:] or given.dtype != room.dtype or len(given) != count:
-                wanted = f"{room.dtype} of (N, {', '.join(map(str, room.shape[1:]))})"
-                raise EngineUnavailable(ENGINE, f"{name} is {given.dtype} of {given.shape}, expected {wanted}")
+            if len(given) != count:
+                raise EngineUnavailable(ENGINE, f"{len(given)} of {name} for a batch of {count}")
+            for entry in given:
+                if entry.shape != room.shape[1:] or entry.dtype != room.dtype:
+                    found, wanted = f"{entry.dtype} of {entry.shape}", f"{room.dtype} of {room.shape[1:]}"
+                    raise EngineUnavailable(ENGINE, f"{name} is {found}, expected {wanted}")

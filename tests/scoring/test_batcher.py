@@ -51,7 +51,7 @@ class Gated:
 
     def embed(self, pictures):
         self.entered.set()
-        assert self.leave.wait(10)
+        assert self.leave.wait(60)
         if self.error:
             raise self.error
         return self.engine.embed(pictures)
@@ -75,10 +75,10 @@ def make_scorer(engine: Engine, told: Told, *, on_score=None, **settings) -> Sco
     )
 
 
-def wait_until(condition, seconds: float = 5.0) -> None:
+def wait_until(condition, seconds: float = 30.0) -> None:
     deadline = Deadline(seconds)
     while not condition():
-        assert not deadline.passed
+        assert not deadline.passed, "it never came to be"
         time.sleep(0.005)
 
 
@@ -106,20 +106,50 @@ def test_live_scores_are_those_of_the_pipeline(engine: Engine) -> None:
     assert not scorer.alive
 
 
-def test_batch_waits_for_company_but_not_for_long(quick_engine: Engine) -> None:
+def test_a_full_batch_waits_for_nobody(quick_engine: Engine) -> None:
     told = Told()
-    scorer = make_scorer(quick_engine, told, batch_samples=4, batch_wait_seconds=0.3)
+    scorer = make_scorer(quick_engine, told, batch_samples=4, batch_wait_seconds=100.0)
     scorer.start()
     for slot in range(4):
         scorer.put(make_sample(slot))
     wait_until(lambda: told.batches)
     assert told.batches[0].samples == 4
-    assert told.batches[0].oldest_wait_seconds < 0.25
-    scorer.put(make_sample(4))
-    wait_until(lambda: len(told.batches) == 2)
-    assert told.batches[1].samples == 1
-    assert 0.3 <= told.batches[1].oldest_wait_seconds < 1.5
-    scorer.stop(Deadline(5))
+    scorer.stop(Deadline(30))
+
+
+def test_a_lone_sample_waits_for_company_but_not_for_ever(quick_engine: Engine) -> None:
+    told = Told()
+    scorer = make_scorer(quick_engine, told, batch_samples=4, batch_wait_seconds=0.3)
+    scorer.start()
+    scorer.put(make_sample(0))
+    wait_until(lambda: told.batches)
+    assert told.batches[0].samples == 1
+    assert told.batches[0].oldest_wait_seconds >= 0.3
+    scorer.stop(Deadline(30))
+
+
+def test_the_next_batch_is_in_the_backbone_while_the_last_is_told(quick_engine: Engine) -> None:
+    """The two stages overlap: what takes the scores holds the first up until the second has been through."""
+    told, counting = Told(), Counting(quick_engine)
+    told_of, go_on = threading.Event(), threading.Event()
+
+    def hold(score: Score) -> None:
+        told.scores.append(score)
+        told_of.set()
+        assert go_on.wait(60)
+
+    scorer = make_scorer(counting, told, on_score=hold, batch_samples=8)
+    scorer.start()
+    for slot in range(8):
+        scorer.put(make_sample(slot))
+    assert told_of.wait(30)
+    for slot in range(8, 16):
+        scorer.put(make_sample(slot))
+    wait_until(lambda: counting.embedded == [8, 8])
+    assert (len(told.scores), told.batches) == (1, [])
+    go_on.set()
+    scorer.stop(Deadline(30))
+    assert (told.samples, told.failures) == (16, [])
 
 
 def test_full_queue_drops_the_oldest_of_whoever_holds_most_and_counts_exactly(quick_engine: Engine) -> None:
@@ -187,9 +217,7 @@ def test_engines_first_error_is_handed_on_and_the_rest_is_dropped(quick_engine: 
     assert gated.entered.wait(5)
     gated.leave.set()
     assert told.failed.wait(5)
-    began = time.monotonic()
     scorer.stop(Deadline(5))
-    assert time.monotonic() - began < 1
     assert [str(exc) for exc in told.failures] == ["engine broke"]
     assert told.drops["yard", DropReason.SCORING_QUEUE] == 3
     scorer.put(make_sample(9))
@@ -218,10 +246,9 @@ def test_stops_within_the_deadline_while_the_engine_fails(quick_engine: Engine) 
     scorer.put(make_sample(0))
     assert gated.entered.wait(5)
     threading.Timer(0.2, gated.leave.set).start()
-    began = time.monotonic()
-    scorer.stop(Deadline(3))
-    assert time.monotonic() - began < 2
+    scorer.stop(Deadline(10))
     assert len(told.failures) == 1
+    assert not scorer.alive
 
 
 def test_stops_while_a_callback_blocks_for_a_while(quick_engine: Engine) -> None:
@@ -243,16 +270,16 @@ def test_stops_while_a_callback_blocks_for_a_while(quick_engine: Engine) -> None
 def test_stops_in_time_with_a_full_queue_and_reports_what_is_left(quick_engine: Engine) -> None:
     told = Told()
 
-    def slow(_: Score) -> None:
-        time.sleep(0.15)
+    def slow(_: Score) -> None:  # all of them would take half a minute
+        time.sleep(0.6)
 
     scorer = make_scorer(quick_engine, told, on_score=slow, batch_samples=4, queue_samples=100)
     scorer.start()
     for slot in range(100):
         scorer.put(make_sample(slot))
-    began = time.monotonic()
-    scorer.stop(Deadline(1.5))
-    assert time.monotonic() - began < 1.7
+    wait_until(lambda: told.batches)  # how long one takes is known
+    scorer.stop(Deadline(5))  # raises where it does not end in time
+    assert not scorer.alive
     assert 0 < told.samples < 100
     assert told.samples + told.drops["yard", DropReason.SCORING_QUEUE] == 100
 
@@ -266,7 +293,7 @@ def test_engine_that_hangs_is_told_of_at_the_deadline(quick_engine: Engine) -> N
     began = time.monotonic()
     with pytest.raises(StopTimedOut):
         scorer.stop(Deadline(0.3))
-    assert 0.3 <= time.monotonic() - began < 1
+    assert 0.3 <= time.monotonic() - began < 30  # not until it is let go
     gated.leave.set()
     scorer.stop(Deadline(5))
 
@@ -298,6 +325,28 @@ def test_puts_from_many_threads_lose_nothing(quick_engine: Engine) -> None:
     for camera in {score.window.camera for score in told.scores}:
         firsts = [score.window.first_slot for score in told.scores if score.window.camera == camera]
         assert firsts == sorted(firsts)
+
+
+class Counting:
+    """A real engine that notes what it is asked."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.name, self.precision = engine, engine.name, engine.precision
+        self.embedded: list[int] = []
+        self.classified: list[int] = []
+        self.pictures: list[np.ndarray] = []
+
+    def embed(self, pictures):
+        self.embedded.append(len(pictures))
+        self.pictures += pictures
+        return self.engine.embed(pictures)
+
+    def classify(self, embeddings, mask) -> Classified:
+        self.classified.append(len(embeddings))
+        return self.engine.classify(embeddings, mask)
+
+    def close(self) -> None:
+        self.engine.close()
 
 
 class Slow:

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from monitor.bundle import Bundle
 from monitor.config import ScoringConfig
 from monitor.records import Score
-from monitor.scoring.engine import Classified, Engine
+from monitor.scoring.engine import Engine
 from monitor.scoring.pipeline import ScoringPipeline
 from tests.scoring.bundles import MANIFEST
 from tests.scoring.conftest import make_sample
+from tests.scoring.test_batcher import Counting
 
 
 def told(scores: list[Score]) -> list[tuple]:
@@ -63,26 +64,6 @@ def test_scores_do_not_depend_on_how_samples_are_batched(quick_engine: Engine, s
         assert [t[1] for t in one] == sorted(t[1] for t in one)
 
 
-class Counting:
-    """A real engine that counts what it is asked."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.name, self.precision = engine, engine.name, engine.precision
-        self.embedded: list[int] = []
-        self.classified: list[int] = []
-
-    def embed(self, pictures):
-        self.embedded.append(len(pictures))
-        return self.engine.embed(pictures)
-
-    def classify(self, embeddings, mask) -> Classified:
-        self.classified.append(len(embeddings))
-        return self.engine.classify(embeddings, mask)
-
-    def close(self) -> None:
-        self.engine.close()
-
-
 def test_each_sample_is_embedded_once_and_windows_share_a_call(quick_engine: Engine) -> None:
     counting = Counting(quick_engine)
     samples = [make_sample(slot, camera=camera) for slot in range(8) for camera in ("yard", "gate")]
@@ -91,6 +72,8 @@ def test_each_sample_is_embedded_once_and_windows_share_a_call(quick_engine: Eng
     assert counting.classified == [len(scored.scores)] == [4]
     assert dict(scored.windows_skipped) == {}  # nothing is missed while the rings fill
     assert dict(scored.samples_late) == {}
+    for pictures, sample in zip(counting.pictures, samples, strict=True):
+        assert pictures is sample.pictures  # as they came: neither copied nor converted
 
 
 def test_late_samples_are_counted(quick_engine: Engine) -> None:
