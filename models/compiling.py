@@ -96,7 +96,7 @@ def report(
         for precision in (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8):
             try:
                 if precision not in door.precisions(bundle):
-                    raise EngineUnavailable(engine, _absent(precision))
+                    raise EngineUnavailable(engine, _absent(engine, precision))
                 opened.append(open_checked(door, bundle, precision, threads=threads))
             except EngineUnavailable as exc:
                 if precision is Precision.FP32:
@@ -151,8 +151,9 @@ class _BuildProgress:
             self._console.print(f"{phase}: {done} of {steps}", end=end, highlight=False, markup=False)
 
 
-def _absent(precision: Precision) -> str:
-    return "not compiled" if precision in COMPILED else "not on this machine"
+def _absent(engine: str, precision: Precision) -> str:
+    could_be = precision is Precision.INT8 or (engine == "tensorrt" and precision in COMPILED)
+    return "not compiled" if could_be else "not on this machine"
 
 
 def _versions(*packages: str) -> dict[str, str]:

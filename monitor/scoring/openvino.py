@@ -32,7 +32,7 @@ from monitor.scoring.door import Classified, Pictures, Precision, not_compiled
 NAME = "openvino"
 MOST_STREAMS = 8
 """Samples that run side by side; more threads than this share the streams."""
-HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.INT8: "f32"}
+HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.FP16: "f16", Precision.INT8: "f32"}
 """What the layers that are not quantized reckon in."""
 
 
@@ -49,11 +49,8 @@ class OpenVinoDoor:
         self._cache = cache
 
     def precisions(self, bundle: Bundle) -> tuple[Precision, ...]:
-        """Return INT8 where it was compiled, BF16 where the processor says that it has it, and FP32."""
-        try:
-            capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        except RuntimeError as exc:
-            raise EngineUnavailable(NAME, f"no CPU device: {_first_line(exc)}") from exc
+        """Return INT8 where it was compiled, BF16 and FP16 where the processor says that it has them, and FP32."""
+        capabilities = _capabilities()
         compiled = self._cache is not None and self._cache.graph(bundle, NAME, Precision.INT8) is not None
         return (Precision.INT8, *precisions_of(capabilities)) if compiled else precisions_of(capabilities)
 
@@ -61,6 +58,8 @@ class OpenVinoDoor:
         """Read and compile both graphs for `threads` threads."""
         if precision not in HINTS:
             raise EngineUnavailable(NAME, f"does not run {precision.value}")
+        if precision is Precision.FP16 and precision not in precisions_of(_capabilities()):
+            raise EngineUnavailable(NAME, f"does not run {precision.value} on this processor")
         backbone = self._cache.graph(bundle, NAME, precision) if self._cache else None
         if precision is Precision.INT8 and backbone is None:
             raise EngineUnavailable(NAME, not_compiled(precision))
@@ -78,7 +77,7 @@ class OpenVinoDoor:
         if self._cache is None or not self._cache.used_for(bundle):
             return None
         processor = str(_core().get_property("CPU", "FULL_DEVICE_NAME"))
-        capabilities = ",".join(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        capabilities = ",".join(_capabilities())
         return self._cache.library_folder(bundle, NAME, str(load_library().__version__), processor, capabilities)
 
 
@@ -242,9 +241,18 @@ def _compile(core: Any, graph: Any, hints: Mapping[str, Any], kept: Path | None)
     return core.compile_model(graph, "CPU", {**common, **hints})
 
 
+def _capabilities() -> tuple[str, ...]:
+    """Return what OpenVINO says of the processor."""
+    try:
+        return tuple(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    except RuntimeError as exc:
+        raise EngineUnavailable(NAME, f"no CPU device: {_first_line(exc)}") from exc
+
+
 def precisions_of(capabilities: Iterable[str]) -> tuple[Precision, ...]:
     """Return the precisions that a processor with these OpenVINO capabilities can reckon in, FP32 last."""
-    return (Precision.BF16, Precision.FP32) if "BF16" in capabilities else (Precision.FP32,)
+    named = set(capabilities)
+    return (*(each for each in (Precision.BF16, Precision.FP16) if each.name in named), Precision.FP32)
 
 
 def load_library() -> Any:

@@ -175,10 +175,12 @@ def test_wrong_shape_is_the_engines_error(engine: Engine) -> None:
     ("capabilities", "expected"),
     [
         (["FP32", "INT8"], (Precision.FP32,)),
-        (["FP32", "BF16", "FP16"], (Precision.BF16, Precision.FP32)),
+        (["FP32", "BF16"], (Precision.BF16, Precision.FP32)),
+        (["FP32", "FP16"], (Precision.FP16, Precision.FP32)),
+        (["FP32", "BF16", "FP16"], (Precision.BF16, Precision.FP16, Precision.FP32)),
     ],
 )
-def test_bf16_comes_first_where_the_processor_has_it(capabilities, expected) -> None:
+def test_what_the_processor_has_is_tried_and_fp32_comes_last(capabilities, expected) -> None:
     assert precisions_of(capabilities) == expected
 
 
