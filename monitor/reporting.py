@@ -179,7 +179,9 @@ class Reporter:
             model=manifest.name,
             version=manifest.version,
             cosine=round(parity.cosine, 6),
+            embedding_error=float(f"{parity.embedding_error:.2g}"),
             probability_difference=float(f"{parity.probability_difference:.2g}"),
+            attention_difference=float(f"{parity.attention_difference:.2g}"),
         )
         self.metrics.engine_parity.clear()
         self.metrics.model_info.clear()

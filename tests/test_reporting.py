@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from monitor.bundle import find_bundle, load_bundle
@@ -58,15 +57,6 @@ def test_the_model_says_its_rate_and_what_is_in_time(reporter):
     assert read(reporter, "monitor_latency_aim_seconds") == pytest.approx(0.9)
 
 
-@pytest.fixture
-def all_levels():
-    """Nothing that another test has told structlog hides a line."""
-    before = structlog.get_config()
-    structlog.reset_defaults()
-    yield
-    structlog.configure(**before)
-
-
 @pytest.mark.usefixtures("all_levels")
 def test_an_engine_that_is_not_for_this_machine_is_no_warning(reporter, model):
     bundle, opened = model
@@ -75,6 +65,30 @@ def test_an_engine_that_is_not_for_this_machine_is_no_warning(reporter, model):
         reporter.engine_opened(bundle, dataclasses.replace(opened, skipped=skipped))
     levels = {line["engine"]: line["log_level"] for line in lines if line["event"] == "engine_skipped"}
     assert levels == {"tensorrt": "info", "openvino": "warning"}
+
+
+@pytest.mark.usefixtures("all_levels")
+def test_what_was_passed_over_is_told_in_order_and_how_well_the_engine_that_serves_does(reporter, model):
+    bundle, opened = model
+    skipped = (Skipped("tensorrt", "no GPU"), Skipped("openvino", "does not reproduce golden.npz"))
+    parity = dataclasses.replace(
+        opened.parity, cosine=0.9, embedding_error=0.1, probability_difference=0.2, attention_difference=0.3
+    )
+    with capture_logs() as lines:
+        reporter.engine_opened(bundle, dataclasses.replace(opened, parity=parity, skipped=skipped))
+    *passed, serves = lines
+    assert [(line["event"], line["engine"], line["reason"]) for line in passed] == [
+        ("engine_skipped", *each[:2]) for each in skipped
+    ]
+    assert serves["event"] == "engine_opened"
+    for measure, figure in (
+        ("cosine", 0.9),
+        ("embedding_error", 0.1),
+        ("probability_difference", 0.2),
+        ("attention_difference", 0.3),
+    ):
+        assert serves[measure] == figure
+        assert read(reporter, "monitor_engine_parity", engine=opened.engine.name, measure=measure) == figure
 
 
 def test_a_window_decided_after_the_aim_is_late(reporter):
