@@ -29,6 +29,8 @@ STEP_BACK_SECONDS = 1.0
 CONTEXT_SLACK_SECONDS = 2.0
 CONTEXT_GRAIN = 8
 """Frames kept for context are at least a spacing / CONTEXT_GRAIN apart, so that a long spacing holds few of them."""
+NEXT_FRAME_SHARE = 0.75
+"""The next frame is taken to come after so much of the last interval at least: what it would not choose is let go."""
 
 
 def slot_of(time_seconds: float, sample_fps: float) -> int:
@@ -191,9 +193,9 @@ class Sampler:
         if not self.remember(frame, time_seconds=time_seconds):
             return None
         slot = slot_of(time_seconds, self._sample_fps)
-        if self._last_slot is not None and slot <= self._last_slot:
-            return None
-        chosen = self._chosen(time_seconds)
+        is_due = self._last_slot is None or slot > self._last_slot
+        chosen = self._chosen(time_seconds) if is_due else None
+        self._let_go()
         if chosen is None:
             return None
         self._last_slot = slot
@@ -256,6 +258,17 @@ class Sampler:
         while len(recent) > 1 and recent[1].time_seconds <= oldest_wanted:
             recent.popleft()
         while recent[0].time_seconds < oldest_wanted - CONTEXT_SLACK_SECONDS:
+            recent.popleft()
+
+    def _let_go(self) -> None:
+        """Drop the oldest frames where the next sample will find a younger one nearer: a frame in 1080p holds 3 MB."""
+        recent = self._recent
+        if len(recent) < 2:
+            return
+        newest, before = recent[-1].time_seconds, recent[-2].time_seconds
+        reach = (self._shape.pictures - 1) * self._shape.context_spacing_seconds
+        target = newest + NEXT_FRAME_SHARE * (newest - before) - reach
+        while len(recent) > 1 and abs(recent[1].time_seconds - target) <= abs(recent[0].time_seconds - target):
             recent.popleft()
 
     def _chosen(self, newest_seconds: float) -> list[_Recent] | None:

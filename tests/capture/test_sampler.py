@@ -225,6 +225,24 @@ def test_context_is_the_nearest_frame_of_the_past(fps: int, distance: int) -> No
         assert (sample.pictures[0] == single[levels[newest - distance]].pictures[0]).all()
 
 
+@pytest.mark.parametrize(("fps", "held"), [(60, 4), (30, 2), (25, 2), (15, 1), (10, 1), (5, 1)])
+def test_no_frame_is_held_that_the_next_sample_would_not_show(
+    fps: int, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(fps)
+    times = [(number + random.uniform(-0.05, 0.05)) / fps for number in range(fps * 3)]
+    levels = [20 + number % 40 * 5 for number in range(len(times))]
+    sampler = Sampler("a", sample_fps=4, shape=PAIR)
+    samples = []
+    for seconds, level in zip(times, levels, strict=True):
+        samples += run_sampler(sampler, [seconds], [level])
+        assert len(sampler._recent) <= held
+    monkeypatch.setattr(Sampler, "_let_go", lambda _self: None)
+    all_held = run_sampler(Sampler("a", sample_fps=4, shape=PAIR), times, levels)
+    assert len(samples) == len(all_held) > 8
+    assert [a.pictures.tobytes() for a in samples] == [b.pictures.tobytes() for b in all_held]
+
+
 def test_no_sample_before_there_is_a_past() -> None:
     samples = run_sampler(Sampler("a", sample_fps=25, shape=PAIR), [n / 25 for n in range(10)])
     assert samples[0].time_seconds == pytest.approx(1 / 25)
