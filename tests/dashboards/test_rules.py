@@ -64,6 +64,17 @@ def test_an_alert_says_what_it_is_and_what_to_do(name):
     assert re.match(r"/d/monitor-(overview|camera|pipeline)\?", told["dashboard_url"])
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in alerts() if "Camera" in name or "labels.camera" in str(alerts()[name])]
+)
+def test_an_alert_of_a_camera_leads_to_it(name):
+    told = alerts()[name]["annotations"]
+    if "labels.camera" in told["summary"]:
+        assert told["dashboard_url"].startswith("/d/monitor-camera?var-camera={{ $labels.camera }}&"), name
+    else:
+        assert name == "MonitorMostCamerasDown", "of many cameras at once"
+
+
 def test_the_runbook_has_an_entry_for_every_alert_and_no_other():
     text = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^### (\w+)$", text, re.MULTILINE)) == set(alerts())
