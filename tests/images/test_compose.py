@@ -79,6 +79,17 @@ def test_the_monitor_s_configuration_holds_together(compose, tmp_path, monkeypat
     assert targets == [{"targets": [f"monitor:{config.http.port}"]}]
 
 
+def test_the_rules_are_where_prometheus_looks_for_them(compose):
+    mounts = {where: here for here, where, _ in (volume.split(":") for volume in mounted(compose, "prometheus"))}
+    (pattern,) = (Path(each) for each in yaml.safe_load((ROOT / "compose/prometheus.yml").read_text())["rule_files"])
+    assert list((ROOT / mounts[str(pattern.parent)]).glob(pattern.name))
+
+
+def mounted(compose: dict[str, Any], service: str) -> list[str]:
+    """Return the files of ours that a service is given."""
+    return [volume for volume in compose["services"][service]["volumes"] if volume.startswith("./")]
+
+
 def test_the_page_has_a_token(monkeypatch):
     monkeypatch.setenv("MONITOR_TOKEN", "0123456789abcdef")
     assert "0123456789abcdef" in load_config(ROOT / "compose/config.toml").secrets()

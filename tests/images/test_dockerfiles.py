@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import re
 import shutil
 import signal
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +64,17 @@ def test_what_is_copied_exists_and_is_sent_to_the_builder(name):
         covered = any(source == path or Path(source).is_relative_to(path) for path in sent)
         assert covered or any(Path(path).is_relative_to(source) for path in sent), f"{source} is in .dockerignore"
     assert not any(fnmatch.fnmatch(".venv", path) for path in sent)
+
+
+def test_the_gpu_image_has_what_the_extra_asks_for():
+    """TensorRT itself comes with NVIDIA's image; the rest of the extra is installed, and nothing else."""
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["tensorrt"]
+    wanted = {re.split(r"[<>=!~\[; ]", requirement)[0] for requirement in extra}
+    (build,) = (rest for kind, rest in stages(FILES["Dockerfile.gpu"])["build"].instructions if kind == "RUN")
+    installed = set(build.rpartition(" install ")[2].split()) - {"--constraint", "constraints.txt", "/wheels/*.whl"}
+    assert stages(FILES["Dockerfile.gpu"])["build"].base.startswith("nvcr.io/nvidia/tensorrt:")
+    assert installed == wanted - {"tensorrt"}
+    assert "--system-site-packages" in build, "so that the image's tensorrt is seen"
 
 
 @pytest.mark.parametrize("name", SHIPPED)

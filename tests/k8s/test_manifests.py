@@ -35,6 +35,8 @@ SECRETS = "/run/secrets/monitor"
 PORTS = {"rtsp": 554, "rtsps": 322}
 FAMILIES = {family.name for family in Metrics().registry.collect()}
 SECRET_TEXT = "0123456789abcdef"
+ENGINE_BYTES = 200e6
+"""More than the compiled engines of a shipped bundle take, in every precision."""
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
@@ -95,9 +97,30 @@ def test_what_selects_pods_selects_the_monitor_s(overlay):
     assert monitor["spec"]["serviceName"] == named(overlay, "Service", "monitor-pods")["metadata"]["name"]
 
 
-def test_the_pod_monitor_scrapes_the_metrics(overlays):
-    (endpoint,) = named(overlays["cpu"], "PodMonitor")["spec"]["podMetricsEndpoints"]
+@pytest.mark.parametrize("name", ["cpu", "nvidia"])
+def test_a_cluster_sees_the_monitor(name, overlays):
+    """Scraped, its rules loaded, its dashboards found by the sidecar's label, its lateness read by an autoscaler."""
+    rendered = overlays[name]
+    (endpoint,) = named(rendered, "PodMonitor")["spec"]["podMetricsEndpoints"]
     assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
+    rules = yaml.safe_load((SOURCE / "rules/monitor.rules.yaml").read_text())
+    assert named(rendered, "PrometheusRule")["spec"] == rules
+    for path in SOURCE.glob("*.json"):
+        board = named(rendered, "ConfigMap", f"monitor-dashboard-{path.stem}")
+        assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert board["data"] == {path.name: path.read_text()}
+    (metric,) = named(rendered, "HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert "windows_late" in metric["pods"]["metric"]["name"]
+
+
+def test_the_network_policy_lets_page_and_scrapes_in_and_nothing_else(overlay):
+    container = container_of(named(overlay, "StatefulSet"))
+    ports = [port["name"] for port in container["ports"]]
+    rules = named(overlay, "NetworkPolicy")["spec"]["ingress"]
+    assert [[port["port"] for port in rule["ports"]] for rule in rules] == [ports]
+    peers = [peer for rule in rules for peer in rule["from"]]
+    assert peers
+    assert all(peer.get("namespaceSelector") or peer.get("podSelector") for peer in peers)
 
 
 def test_the_image_is_this_version_s(overlay):
@@ -138,9 +161,12 @@ def test_what_the_program_writes_is_on_the_volume_and_fits(overlay, tmp_path, mo
     state = tmp_path / "var/lib/monitor"
     assert config.outbox.path.is_relative_to(state)
     assert config.evidence.folder.is_relative_to(state)
+    assert config.model.cache is not None, "engines are built once a volume, not once a pod"
+    assert config.model.cache.is_relative_to(state)
     (claim,) = named(overlay, "StatefulSet")["spec"]["volumeClaimTemplates"]
     size = int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi")) * 2**30
-    assert config.evidence.keep_bytes + 3 * config.outbox.maximum_bytes <= size, "table, index and WAL count too"
+    kept = config.evidence.keep_bytes + 3 * config.outbox.maximum_bytes  # table, index and WAL count too
+    assert kept + ENGINE_BYTES <= size
 
 
 def test_the_engine_takes_no_more_threads_than_the_pod_has_cores(overlay, tmp_path, monkeypatch):
@@ -187,6 +213,31 @@ def test_the_dev_overlay_holds_together(overlays):
     assert len(base64.b64decode(secret["data"]["web-token"])) >= 16
     dashboards = {each["metadata"]["name"] for each in dev if each["kind"] == "ConfigMap"}
     assert {f"monitor-dashboard-{path.stem}" for path in SOURCE.glob("*.json")} <= dashboards
+
+
+def test_the_dev_overlay_s_prometheus_and_grafana_find_what_they_read(overlays):
+    dev = overlays["dev"]
+    provisioning = named(dev, "ConfigMap", "grafana-provisioning")["data"]
+    (source,) = yaml.safe_load(provisioning["datasource.yaml"])["datasources"]
+    assert source["url"] == f"http://prometheus:{port_of(dev, 'prometheus')}"
+    (provider,) = yaml.safe_load(provisioning["dashboards.yaml"])["providers"]
+    grafana = container_of(named(dev, "Deployment", "grafana"))
+    assert provider["options"]["path"] in [mount["mountPath"] for mount in grafana["volumeMounts"]]
+    scraping = yaml.safe_load(named(dev, "ConfigMap", "prometheus-config")["data"]["prometheus.yml"])
+    (job,) = scraping["scrape_configs"]
+    (found,) = job["dns_sd_configs"]
+    assert (job["job_name"], found["names"]) == ("monitor", ["monitor-pods"])
+    assert found["port"] == port_of(dev, "monitor-pods")
+    (rules,) = (Path(pattern) for pattern in scraping["rule_files"])
+    mounts = container_of(named(dev, "Deployment", "prometheus"))["volumeMounts"]
+    assert str(rules.parent) in [mount["mountPath"] for mount in mounts]
+    assert [name for name in named(dev, "ConfigMap", "monitor-rules")["data"] if Path(name).match(rules.name)]
+
+
+def port_of(rendered: Sequence[Rendered], service: str) -> int:
+    """Return the port that a service serves."""
+    (port,) = named(rendered, "Service", service)["spec"]["ports"]
+    return int(port["port"])
 
 
 def test_a_gpu_is_asked_for_where_there_is_one(overlays):
