@@ -1,6 +1,7 @@
 # The monitor on processors; `--target camera` makes the simulated cameras beside it. No torch in either.
 #   docker build -t video-event-monitor:0.1.0 .
 #   docker build -t video-event-monitor-camera:0.1.0 --target camera .
+# With an extra, for evidence in a bucket: --build-arg EXTRAS=[s3]
 ARG PYTHON=python:3.11.13-slim-bookworm
 
 FROM ${PYTHON} AS build
@@ -9,9 +10,10 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md config.toml ./
 COPY monitor monitor
 COPY models models
+ARG EXTRAS=
 RUN python -m pip wheel --no-deps --wheel-dir /wheels .
 RUN python -m venv --without-pip /opt/monitor \
-    && python -m pip --python /opt/monitor/bin/python install --constraint constraints.txt /wheels/*.whl
+    && python -m pip --python /opt/monitor/bin/python install --constraint constraints.txt "$(echo /wheels/*.whl)$EXTRAS"
 
 FROM build AS scenes
 COPY demo demo

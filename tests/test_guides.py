@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+import typer.main
 
+from monitor.cli import app
 from monitor.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
-GUIDES = ("docs/security.md", "docs/kubernetes.md", "docs/containers.md", "docs/logs.md")
+GUIDES = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 MADE_ELSEWHERE = {"monitor_windows_late_per_second"}
 """By prometheus-adapter."""
 EVENTS = {"monitor_started", "monitor_stopping", "monitor_stopped"}
@@ -27,6 +29,34 @@ def test_tests_that_are_named_are_there(guide):
 def test_files_that_are_linked_are_there(guide):
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / guide).read_text()):
         assert ((ROOT / guide).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_headings_that_are_linked_are_there(guide):
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", (ROOT / guide).read_text()):
+        linked = ((ROOT / guide).parent / target) if target else ROOT / guide
+        headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+        assert anchor in [_anchor(heading) for heading in headings], f"{target}#{anchor}"
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_programs_and_files_that_are_named_are_there(guide):
+    text = (ROOT / guide).read_text()
+    for module in re.findall(r"python -m ([a-z_]\w*(?:\.[a-z_]+)*)", text):
+        where = ROOT / module.replace(".", "/")
+        assert where.is_dir() or where.with_suffix(".py").is_file(), module
+    for path in re.findall(r"`((?:tests|dashboards|k8s|scripts|schemas)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), path
+    known = set(typer.main.get_group(app).commands)
+    blocks = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    code = "\n".join([block for language, block in blocks if not language] + re.findall(r"`(monitor [^`\n]+)`", text))
+    for command in re.findall(r"^\s*monitor ([a-z]+)\b", code, re.MULTILINE):
+        assert command in known, command
 
 
 @pytest.mark.parametrize("guide", GUIDES)

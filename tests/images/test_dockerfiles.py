@@ -66,12 +66,26 @@ def test_what_is_copied_exists_and_is_sent_to_the_builder(name):
     assert not any(fnmatch.fnmatch(".venv", path) for path in sent)
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_an_extra_may_be_asked_for(name, tmp_path):
+    """The shell gives pip the wheel's name with the extra behind it; no wheel of that name has to be there."""
+    (build,) = (rest for kind, rest in stages(FILES[name])["build"].instructions if kind == "RUN" and "venv" in rest)
+    assert ("ARG", "EXTRAS=") in stages(FILES[name])["build"].instructions
+    (asked,) = re.findall(r'"\$\(echo /wheels/\S+\)\$EXTRAS"', build)
+    (tmp_path / "monitor-1.whl").touch()
+    shell = ["sh", "-c", f"echo {asked.replace('/wheels', str(tmp_path))}"]
+    for extras in ("", "[s3]"):
+        done = subprocess.run(shell, env={"EXTRAS": extras}, capture_output=True, text=True, timeout=10, check=True)
+        assert done.stdout == f"{tmp_path}/monitor-1.whl{extras}\n"
+
+
 def test_the_gpu_image_has_what_the_extra_asks_for():
     """TensorRT itself comes with NVIDIA's image; the rest of the extra is installed, and nothing else."""
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["tensorrt"]
     wanted = {re.split(r"[<>=!~\[; ]", requirement)[0] for requirement in extra}
     (build,) = (rest for kind, rest in stages(FILES["Dockerfile.gpu"])["build"].instructions if kind == "RUN")
-    installed = set(build.rpartition(" install ")[2].split()) - {"--constraint", "constraints.txt", "/wheels/*.whl"}
+    others = {"--constraint", "constraints.txt", '"$(echo', '/wheels/*.whl)$EXTRAS"'}
+    installed = set(build.rpartition(" install ")[2].split()) - others
     assert stages(FILES["Dockerfile.gpu"])["build"].base.startswith("nvcr.io/nvidia/tensorrt:")
     assert installed == wanted - {"tensorrt"}
     assert "--system-site-packages" in build, "so that the image's tensorrt is seen"
