@@ -27,8 +27,9 @@ from models.export import export_bundle
 from models.features import clip_features, embed_samples
 from models.metrics import Measured, measure
 from models.recipe import Recipe
+from models.report.page import write_report
 from models.stages import Course, best_device, train_head, tune
-from models.verdicts import clip_logits, clip_probabilities, judging_plan, window_logits
+from models.verdicts import JudgedClip, clip_logits, clip_probabilities, judge, judging_plan, window_logits
 from monitor.bundle import NAME_PATTERN, Bundle
 from monitor.errors import InputInvalid, Problem
 
@@ -57,6 +58,8 @@ class Trained:
     calibration: Calibration
     validation: Measured
     history: tuple[EpochLoss, ...]
+    judged: tuple[JudgedClip, ...]
+    """The clips aside, by the model that had not been taught on them."""
 
     def judge(self, features: NDArray[np.float32], clip: Clip, recipe: Recipe) -> NDArray[np.float32]:
         """Return the mean probabilities (L,) of a clip's windows.
@@ -111,7 +114,9 @@ def run(
     checkpoints = cache / "checkpoints" / out.name
     trained = train(dataset, recipe, cache=cache, checkpoints=checkpoints, resume=resume, console=console)
     console.print(f"validation: {trained.validation}", highlight=False)
-    return export_bundle(trained, dataset, recipe, out, provenance=provenance or Provenance(data=data.name))
+    bundle = export_bundle(trained, dataset, recipe, out, provenance=provenance or Provenance(data=data.name))
+    console.print(f"report: {write_report(trained, bundle)}", highlight=False, soft_wrap=True)
+    return bundle
 
 
 def train(
@@ -142,10 +147,14 @@ def train(
     validation = dataset.subset(split.validation.tolist())
     probabilities = clip_probabilities(logits, owners, calibration.temperature)
     measured = measure(probabilities, validation.targets, validation.groups, validation.labels)
+    judged = tuple(
+        judge(model.head, dataset, index, features=rows, probabilities=said, recipe=recipe)
+        for index, rows, said in zip(split.validation.tolist(), features, probabilities, strict=True)
+    )
     if recipe.refit:
         lengths = {stage: _kept_epoch(history, stage, recipe) for stage in {loss.stage for loss in history}}
         model, _ = _learn(replace(course, teaching=np.arange(len(dataset.clips)), lengths=lengths))
-    return Trained(model.cpu().eval(), calibration, measured, tuple(history))
+    return Trained(model.cpu().eval(), calibration, measured, tuple(history), judged)
 
 
 def _learn(course: Course) -> tuple[EventModel, list[EpochLoss]]:

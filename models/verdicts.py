@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +16,30 @@ from models.recipe import Recipe
 from models.windows import WindowPlan, stride_windows, whole_window
 
 
+@dataclass(frozen=True, slots=True)
+class JudgedClip:
+    """What is said of a clip, and where the attention points in the window that says it loudest."""
+
+    clip: Clip
+    target: int
+    """Index of its label."""
+    probabilities: NDArray[np.float32]
+    """(L,): the mean of its windows'."""
+    slots: NDArray[np.int64]
+    """(T,) slots of the window, counted from the clip's first; they may lie beyond its last."""
+    attention: NDArray[np.float32]
+    """(T,) the hops' mean; sums to 1, gaps have 0."""
+
+    @property
+    def said(self) -> int:
+        """Index of the label that it is said to have."""
+        return int(self.probabilities.argmax())
+
+    def most_attended_seconds(self, sample_fps: float) -> float:
+        """Return where in the file the most attended frame lies."""
+        return self.clip.entry.start_seconds + float(self.slots[int(self.attention.argmax())]) / sample_fps
+
+
 def judging_plan(clip: Clip, recipe: Recipe) -> WindowPlan:
     """Return the windows by which a clip is judged: those of the live path, or all of a whole recording as one."""
     if clip.whole:
@@ -22,7 +47,6 @@ def judging_plan(clip: Clip, recipe: Recipe) -> WindowPlan:
     return stride_windows(clip, recipe.window_slots, recipe.stride_slots)
 
 
-@torch.inference_mode()
 def clip_logits(head: AttentionHead, features: NDArray[np.float32], plan: WindowPlan) -> NDArray[np.float32]:
     """Return the logits (W, L) of a clip's windows.
 
@@ -31,11 +55,52 @@ def clip_logits(head: AttentionHead, features: NDArray[np.float32], plan: Window
         features: (S, D) embeddings of all the clip's samples.
         plan: says which of them lie in which window.
     """
+    return _answer(head, features, plan)[0]
+
+
+@torch.inference_mode()
+def _answer(
+    head: AttentionHead, features: NDArray[np.float32], plan: WindowPlan
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return logits (W, L) and attention (W, R, T) of a clip's windows."""
     device = next(head.parameters()).device
     windows = features[plan.samples] * plan.mask[:, :, None]
-    answer, _ = head.eval()(torch.from_numpy(windows).to(device), torch.from_numpy(plan.mask).to(device))
-    logits: NDArray[np.float32] = answer.cpu().numpy()
-    return logits
+    logits, attention = head.eval()(torch.from_numpy(windows).to(device), torch.from_numpy(plan.mask).to(device))
+    return logits.cpu().numpy(), attention.cpu().numpy()
+
+
+def judge(
+    head: AttentionHead,
+    dataset: Dataset,
+    index: int,
+    *,
+    features: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    recipe: Recipe,
+) -> JudgedClip:
+    """Return what is said of a clip with the attention of the window that says it loudest.
+
+    Args:
+        head: on any device.
+        dataset: holds the clip.
+        index: of the clip.
+        features: (S, D) embeddings of all its samples.
+        probabilities: (L,) of the clip.
+        recipe: says how windows are cut.
+    """
+    clip = dataset.clips[index]
+    plan = judging_plan(clip, recipe)
+    logits, attention = _answer(head, features, plan)
+    said = int(probabilities.argmax())
+    others = np.delete(logits, said, axis=1).max(axis=1)
+    loudest = int((logits[:, said] - others).argmax())
+    return JudgedClip(
+        clip=clip,
+        target=int(dataset.targets[index]),
+        probabilities=probabilities,
+        slots=plan.slots[loudest],
+        attention=attention[loudest].mean(axis=0),
+    )
 
 
 def window_logits(

@@ -14,6 +14,8 @@ from models.dataset import Clip
 class WindowPlan:
     """Which samples of one clip make which windows."""
 
+    slots: NDArray[np.int64]
+    """(W, T) slot of the clip; those beyond its last are gaps."""
     samples: NDArray[np.int64]
     """(W, T) index into the clip's pictures; 0 where the slot is a gap."""
     mask: NDArray[np.bool_]
@@ -34,8 +36,7 @@ def random_window(clip: Clip, window_slots: int, rng: np.random.Generator) -> Wi
 
 def whole_window(clip: Clip, most_slots: int, rng: np.random.Generator) -> WindowPlan:
     """Return all slots of a clip as one window; of a longer one some, chosen at random, in their order."""
-    slots = clip.slots[None]
-    return thinned(WindowPlan(samples=np.maximum(slots, 0), mask=slots >= 0), most_slots, rng)
+    return thinned(_plan(clip, np.arange(len(clip.slots))[None]), most_slots, rng)
 
 
 def thinned(plan: WindowPlan, most_slots: int, rng: np.random.Generator) -> WindowPlan:
@@ -47,12 +48,15 @@ def thinned(plan: WindowPlan, most_slots: int, rng: np.random.Generator) -> Wind
     if slots <= most_slots:
         return plan
     chosen = np.sort(rng.choice(slots, most_slots, replace=False))
-    return WindowPlan(samples=plan.samples[:, chosen], mask=plan.mask[:, chosen])
+    return WindowPlan(slots=plan.slots[:, chosen], samples=plan.samples[:, chosen], mask=plan.mask[:, chosen])
 
 
 def cut_windows(clip: Clip, starts: list[int], window_slots: int) -> WindowPlan:
     """Return the windows that begin at the given slots; slots after the clip's end are gaps."""
-    padded = np.full(max(starts) + window_slots, -1, np.int64)
-    padded[: min(len(clip.slots), len(padded))] = clip.slots[: len(padded)]
-    samples = np.stack([padded[start : start + window_slots] for start in starts])
-    return WindowPlan(samples=np.maximum(samples, 0), mask=samples >= 0)
+    return _plan(clip, np.array(starts)[:, None] + np.arange(window_slots))
+
+
+def _plan(clip: Clip, slots: NDArray[np.int64]) -> WindowPlan:
+    inside = slots < len(clip.slots)
+    samples = np.where(inside, clip.slots[np.where(inside, slots, 0)], -1)
+    return WindowPlan(slots=slots, samples=np.maximum(samples, 0), mask=samples >= 0)
