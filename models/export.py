@@ -186,7 +186,7 @@ def _training_table(trained: Trained, dataset: Dataset, recipe: Recipe, provenan
         "clips": {label: int((targets == index).sum()) for index, label in enumerate(dataset.labels)},
         "groups": len(np.unique(dataset.groups)),
         "epochs": len(trained.history),
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
     }
 
 

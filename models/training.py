@@ -115,7 +115,7 @@ def run(
     trained = train(dataset, recipe, cache=cache, checkpoints=checkpoints, resume=resume, console=console)
     console.print(f"validation: {trained.validation}", highlight=False)
     bundle = export_bundle(trained, dataset, recipe, out, provenance=provenance or Provenance(data=data.name))
-    console.print(f"report: {write_report(trained, bundle)}", highlight=False, soft_wrap=True)
+    console.print(f"report: {write_report(trained, recipe, bundle)}", highlight=False, soft_wrap=True)
     return bundle
 
 

@@ -30,21 +30,27 @@ def png(draw: Callable[[], Figure], *, dark: bool = False) -> bytes:
     return written.getvalue()
 
 
-def curves_figure(history: Sequence[EpochLoss]) -> Figure:
-    """Draw the loss of every epoch, a plot for each stage, with the epoch that was kept."""
+def curves_figure(history: Sequence[EpochLoss], *, best_is_kept: bool = True) -> Figure:
+    """Draw the loss of every epoch, a plot for each stage, with the epoch that was kept.
+
+    Args:
+        history: of all stages.
+        best_is_kept: by the loss aside; otherwise each stage's last epoch is.
+    """
     stages = list(dict.fromkeys(loss.stage for loss in history))
     figure = Figure(figsize=(4.5 * len(stages) + 1.5, 4), layout="constrained")
     for axes, stage in zip(figure.subplots(1, len(stages), squeeze=False)[0], stages, strict=True):
-        _draw_stage(axes, [loss for loss in history if loss.stage == stage], _STAGES.get(stage, stage))
+        losses = [loss for loss in history if loss.stage == stage]
+        kept = min(losses, key=lambda loss: loss.validation_loss) if best_is_kept else losses[-1]
+        _draw_stage(axes, losses, kept, title=_STAGES.get(stage, stage))
     return figure
 
 
-def _draw_stage(axes: Axes, losses: Sequence[EpochLoss], title: str) -> None:
+def _draw_stage(axes: Axes, losses: Sequence[EpochLoss], kept: EpochLoss, *, title: str) -> None:
     epochs = [loss.epoch for loss in losses]
     axes.plot(epochs, [loss.train_loss for loss in losses], marker=".", label="taught (with the attention's penalty)")
     axes.plot(epochs, [loss.validation_loss for loss in losses], marker=".", label="kept aside")
-    best = min(losses, key=lambda loss: loss.validation_loss)
-    axes.plot([best.epoch], [best.validation_loss], "*", markersize=13, label=f"kept: epoch {best.epoch}")
+    axes.plot([kept.epoch], [kept.validation_loss], "*", markersize=13, label=f"kept: epoch {kept.epoch}")
     axes.set(xlabel="epoch", ylabel="loss", title=title)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -16,6 +16,7 @@ import cv2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from models.recipe import Recipe
 from models.report.figures import confusion_figure, curves_figure, png, roc_figure
 from models.report.strips import ClipStrip, choose_clips, draw_strip
 from models.verdicts import JudgedClip
@@ -59,14 +60,14 @@ class Strip:
     address: str
 
 
-def write_report(trained: Trained, bundle: Bundle) -> Path:
+def write_report(trained: Trained, recipe: Recipe, bundle: Bundle) -> Path:
     """Write the report into the bundle's folder; return the page. What an earlier one left there is removed."""
     folder = bundle.path / FOLDER
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
     manifest = bundle.manifest
-    figures = _write_figures(trained, bundle, folder)
+    figures = _write_figures(trained, recipe, bundle, folder)
     right, wrong = (_write_strips(trained.judged, bundle, folder, right=right) for right in (True, False))
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -86,14 +87,14 @@ def write_report(trained: Trained, bundle: Bundle) -> Path:
     return page
 
 
-def _write_figures(trained: Trained, bundle: Bundle, folder: Path) -> list[Picture]:
+def _write_figures(trained: Trained, recipe: Recipe, bundle: Bundle, folder: Path) -> list[Picture]:
     labels, thresholds = bundle.manifest.labels, bundle.manifest.thresholds
     drawn: list[tuple[str, str, str, Callable[[], Figure]]] = [
         (
             "curves",
             "Training curves",
-            "Loss of every epoch. The star is the epoch that was kept: that with the least loss on the groups aside.",
-            partial(curves_figure, trained.history),
+            "Loss of every epoch, and of the groups kept aside from teaching; the star is the epoch that was kept.",
+            partial(curves_figure, trained.history, best_is_kept=recipe.early_stopping),
         ),
         (
             "confusion",

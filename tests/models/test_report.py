@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from models.checkpoints import EpochLoss
 from models.dataset import Clip
@@ -74,4 +75,9 @@ def test_each_stage_has_its_own_curves() -> None:
     history = [EpochLoss("head", 1, 0.9, 0.8), EpochLoss("head", 2, 0.7, 0.9), EpochLoss("whole", 1, 0.5, 0.6)]
     figure = curves_figure(history)
     assert [axes.get_title() for axes in figure.axes] == ["Head alone, on the frozen backbone", "Head and backbone"]
-    assert "kept: epoch 1" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert "kept: epoch 1" in legend_of(figure.axes[0])
+    assert "kept: epoch 2" in legend_of(curves_figure(history, best_is_kept=False).axes[0])
+
+
+def legend_of(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
