@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from rich.console import Console
 
+from models.compiling import find_door
 from models.half import to_half
 from models.scenes.clips import plan_clips, write_clips
 from monitor.bundle import Bundle, find_bundle, load_bundle
@@ -144,6 +148,15 @@ def test_a_graph_that_misses_the_golden_outputs_is_made_anew_more_exact(bundle: 
     assert ran.stdout.splitlines() == ["missed True None", "made int8 ()"]
     [record] = EngineCache(folder).records(bundle).values()
     assert json.loads(record)["exact_share"] == 1.0
+
+
+@pytest.mark.parametrize(("terminal", "lines"), [(True, ["Tactics: 1 of 2", "Tactics: 2 of 2"]), (False, [])])
+def test_a_build_for_tensorrt_shows_how_far_it_is(tmp_path: Path, terminal: bool, lines: list[str]) -> None:
+    shown = StringIO()
+    door = find_door("tensorrt", EngineCache(tmp_path), console=Console(file=shown, force_terminal=terminal))
+    door._on_progress("Tactics", 1, 2)
+    door._on_progress("Tactics", 2, 2)
+    assert re.findall(r"\w+: \d+ of \d+", shown.getvalue()) == lines
 
 
 def test_half_precision_keeps_what_is_outside(bundle: Bundle) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 import models
 from models.recipe import RECIPES, find_recipe
-from monitor.bundle import CARD, MANIFEST, find_bundle, load_bundle
-from monitor.errors import InputInvalid
+from monitor.bundle import BACKBONE, CARD, MANIFEST, find_bundle, load_bundle, write_manifest
+from monitor.errors import BundleInvalid, InputInvalid
 from monitor.scoring.engine import open_engine
 
 SHIPPED = sorted(Path(models.__file__).parent.glob(f"bundles/*/{MANIFEST}"))
@@ -55,3 +59,46 @@ def test_a_shipped_bundle_samples_as_its_recipe_says(name: str, tmp_path: Path) 
 def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
     with pytest.raises(InputInvalid, match=", ".join(sorted(RECIPES))):
         find_recipe("dance")
+
+
+def one_percent(array: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(3).standard_normal(array.shape)
+    return (array * (1 + 0.01 * noise)).astype(array.dtype)
+
+
+def perturb(graph: onnx.GraphProto) -> None:
+    for tensor in graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.ndim > 1 and array.dtype == np.float32:
+            tensor.CopyFrom(numpy_helper.from_array(one_percent(array), tensor.name))
+
+
+def swap_colours(graph: onnx.GraphProto) -> None:
+    """Read the pictures as blue, green, red."""
+    graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0], np.int64), "swapped"))
+    first = graph.node[0]
+    given = first.input[0]
+    first.input[0] = "as_bgr"
+    graph.node.insert(0, helper.make_node("Gather", [given, "swapped"], ["as_bgr"], axis=4))
+
+
+def scale_otherwise(graph: onnx.GraphProto) -> None:
+    """Divide grey levels by 2 % more than they were taught."""
+    division = next(node for node in graph.node if node.op_type == "Div")
+    graph.initializer.append(numpy_helper.from_array(np.array(255 * 1.02, np.float32), "other_scale"))
+    division.input[1] = "other_scale"
+
+
+@pytest.mark.parametrize("alter", [perturb, swap_colours, scale_otherwise])
+@pytest.mark.parametrize("name", ["demo", "fight"])
+@pytest.mark.parametrize("preference", ["onnxruntime", "openvino"])
+def test_a_shipped_bundle_that_was_altered_is_refused(name: str, preference, alter, tmp_path: Path) -> None:
+    """Under a manifest that fits, so that the golden outputs alone can tell."""
+    shipped = load_bundle(find_bundle(name, near=tmp_path))
+    shutil.copytree(shipped.path, tmp_path / name)
+    model = onnx.load(shipped.backbone_path)
+    alter(model.graph)
+    onnx.save(model, tmp_path / name / BACKBONE)
+    bundle = write_manifest(tmp_path / name, shipped.manifest)
+    with pytest.raises(BundleInvalid, match=r"does not reproduce golden.npz in fp32: .*embedding_error"):
+        open_engine(bundle, preference=preference, threads=1)

@@ -15,7 +15,7 @@ from monitor.bundle import BACKBONE, GOLDEN, Bundle, write_manifest
 from monitor.errors import BundleInvalid, EngineUnavailable
 from monitor.scoring.door import Classified, Door, Engine, Precision
 from monitor.scoring.engine import check_golden, open_engine
-from monitor.scoring.onnxruntime import OnnxRuntimeDoor
+from monitor.scoring.onnxruntime import OnnxRuntimeDoor, OnnxRuntimeEngine
 from monitor.scoring.openvino import OpenVinoDoor, precisions_of
 from tests.scoring.bundles import MANIFEST, TinyBundle, backbone_graph, backbone_weights, head_weights, perturbed
 from tests.scoring.conftest import make_sample
@@ -35,12 +35,17 @@ WRONG_NORMALISATION = {
     "mean": np.full(3, 127.0, np.float32),
     "std": np.full(3, 128.0, np.float32),
 }
+BACKBONE_FIGURES, HEAD_FIGURES = {"cosine", "embedding_error"}, {"probability_difference", "attention_difference"}
 ALTERED = {
     "backbone weights perturbed by 1%": TinyBundle(backbone=perturbed(backbone_weights(), one_percent)),
     "backbone weights scaled by 1%": TinyBundle(backbone=perturbed(backbone_weights(), scaled)),
     "head weights perturbed by 1%": TinyBundle(head=perturbed(head_weights(), one_percent)),
     "colours swapped": TinyBundle(channels=(2, 1, 0)),
     "wrong normalisation": TinyBundle(backbone=WRONG_NORMALISATION),
+}
+COMPLAINTS = dict.fromkeys(ALTERED, BACKBONE_FIGURES) | {
+    "backbone weights scaled by 1%": {"embedding_error"},  # the direction stays
+    "head weights perturbed by 1%": HEAD_FIGURES,
 }
 
 
@@ -63,8 +68,9 @@ def test_engine_reproduces_golden(engine: Engine, tiny_bundle: Bundle) -> None:
 @pytest.mark.parametrize("what", ALTERED)
 def test_altered_model_is_refused(tiny_bundle: Bundle, tmp_path: Path, what: str, preference) -> None:
     bundle = copy_with(tiny_bundle, tmp_path / "altered", ALTERED[what])
-    with pytest.raises(BundleInvalid, match=r"no engine reproduces the golden outputs: .*in fp32"):
+    with pytest.raises(BundleInvalid, match=r"no engine reproduces the golden outputs: .*in fp32") as raised:
         open_engine(bundle, preference=preference, threads=1)
+    assert {name for name in BACKBONE_FIGURES | HEAD_FIGURES if f"{name} " in str(raised.value)} == COMPLAINTS[what]
 
 
 def test_auto_takes_the_first_library(tiny_bundle: Bundle) -> None:
@@ -74,8 +80,24 @@ def test_auto_takes_the_first_library(tiny_bundle: Bundle) -> None:
     opened.engine.close()
 
 
-def test_zero_threads_means_half_of_the_cores(tiny_bundle: Bundle) -> None:
-    open_engine(tiny_bundle, preference="onnxruntime", threads=0).engine.close()
+def threads_of(engine: Engine) -> set[int]:
+    """How many threads its library says that each graph has, the head of OpenVINO aside, which has one."""
+    if isinstance(engine, OnnxRuntimeEngine):
+        return {each.get_session_options().intra_op_num_threads for each in (engine._backbone, engine._head)}
+    requests = [engine._side_by_side[0], *([engine._alone] if engine.compiled_for_one else [])]
+    return {each.get_compiled_model().get_property("INFERENCE_NUM_THREADS") for each in requests}
+
+
+@pytest.mark.parametrize("preference", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(("asked", "given"), [(1, 1), (2, 2), (3, 3), (0, 1)])
+def test_an_engine_has_the_threads_it_was_given(tiny_bundle, monkeypatch, preference, asked, given) -> None:
+    """Zero: half of the cores, so that capture keeps the others. OpenVINO takes no more than there are."""
+    if preference == "openvino":
+        given = min(given, len(os.sched_getaffinity(0)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    opened = open_engine(tiny_bundle, preference=preference, threads=asked, precision="fp32")
+    assert threads_of(opened.engine) == {given}
+    opened.engine.close()
 
 
 def test_every_reason_is_told_when_none_serves(tiny_bundle: Bundle, tmp_path: Path) -> None:
@@ -124,7 +146,8 @@ def test_missing_library_is_skipped(tiny_bundle: Bundle, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "openvino", None)  # Python's own way to say: not installed
     opened = open_engine(tiny_bundle, preference="auto", threads=1)
     assert opened.engine.name == "onnxruntime"
-    assert "cannot be imported" in {skipped.engine: skipped.reason for skipped in opened.skipped}["openvino"]
+    assert [skipped.engine for skipped in opened.skipped] == ["tensorrt", "openvino"]
+    assert "cannot be imported" in opened.skipped[1].reason
     with pytest.raises(EngineUnavailable, match=r"^engine openvino: the library cannot be imported"):
         open_engine(tiny_bundle, preference="openvino", threads=1)
 
