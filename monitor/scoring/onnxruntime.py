@@ -26,8 +26,8 @@ NAME = "onnxruntime"
 Provider = tuple[str, dict[str, str]]
 """An execution provider's name and its options."""
 ON_CPU: tuple[Provider, ...] = (("CPUExecutionProvider", {}),)
-ERRORS_ONLY = 3
-"""`log_severity_level`: what ONNX Runtime may write to standard error."""
+FATAL_ONLY = 4
+"""`log_severity_level`: what ONNX Runtime may write to standard error; its errors are raised, too."""
 
 
 class OnnxRuntimeDoor:
@@ -140,7 +140,7 @@ class OnnxRuntimeEngine:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = ERRORS_ONLY
+        options.log_severity_level = FATAL_ONLY
         # By default its threads spin while they wait, on the very cores that capture decodes on.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:

@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 import pytest
 import tomli_w
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from monitor.bundle import HEAD, MANIFEST, Bundle, Manifest, find_bundle, load_bundle, write_manifest
+from monitor.bundle import BACKBONE, HEAD, MANIFEST, Bundle, Manifest, find_bundle, load_bundle, write_manifest
 from monitor.scoring.door import Precision
 from monitor.scoring.onnxruntime import OnnxRuntimeDoor
 from tests.services.monitor import MonitorProcess, configuration
@@ -65,9 +65,37 @@ def renamed(manifest: Manifest, labels: tuple[str, ...]) -> Manifest:
     return manifest.model_copy(update={"labels": names, "thresholds": thresholds})
 
 
+def make_brittle(folder: Path, version: str) -> Path:
+    """Make a demo bundle that runs on its golden pictures alone: on any others a reshape in its backbone fails."""
+    copy_of_demo(folder)
+    model = onnx.load(folder / BACKBONE)
+    sums = np.load(folder / "golden.npz")["pictures"].astype(np.int64).sum(axis=(1, 2, 3, 4))
+    size = shipped().manifest.embedding_size
+    constants = {"known": sums, "one": np.ones(1, np.int64), "too_long": np.array([size + 1], np.int64)}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    [output] = model.graph.output
+    last = next(node for node in model.graph.node if output.name in node.output)
+    last.output[list(last.output).index(output.name)] = "before"
+    model.graph.node.extend(
+        [
+            helper.make_node("Cast", [model.graph.input[0].name], ["levels"], to=TensorProto.INT64),
+            helper.make_node("ReduceSum", ["levels"], ["sum"], keepdims=0),
+            helper.make_node("Equal", ["sum", "known"], ["equal"]),
+            helper.make_node("Cast", ["equal"], ["equals"], to=TensorProto.INT64),
+            helper.make_node("ReduceMax", ["equals"], ["is_known"], keepdims=1),
+            helper.make_node("Sub", ["too_long", "is_known"], ["length"]),
+            helper.make_node("Concat", ["one", "length"], ["shape"], axis=0),
+            helper.make_node("Reshape", ["before", "shape"], [output.name]),
+        ]
+    )
+    onnx.save(model, folder / BACKBONE)
+    write_manifest(folder, shipped().manifest.model_copy(update={"version": version}))
+    return folder
+
+
 def install(new: Path, place: Path) -> None:
     """Copy a bundle over another, file by file, as an operator does; the manifest comes in the middle."""
-    for name in ("backbone.onnx", MANIFEST, HEAD, "golden.npz"):
+    for name in (BACKBONE, MANIFEST, HEAD, "golden.npz"):
         shutil.copyfile(new / name, place / name)
         time.sleep(0.3)
 
@@ -100,6 +128,7 @@ def set_cameras(config: Path, cameras: list[dict], **sections) -> None:
 @pytest.mark.timeout(170)
 def test_models_and_cameras_change_while_eight_are_watched(tmp_path, server, record_property):
     place = copy_of_demo(tmp_path / "model")
+    brittle = make_brittle(tmp_path / "brittle", "1 brittle")
     second = make_version(tmp_path / "second", "2")
     broken = make_version(tmp_path / "broken", "3")
     perturbed = dict(np.load(broken / "golden.npz"))
@@ -121,6 +150,12 @@ def test_models_and_cameras_change_while_eight_are_watched(tmp_path, server, rec
     with MonitorProcess(config) as monitor:
         for name in CAMERAS:
             monitor.wait_for_metric("monitor_windows_scored_total", 3, 40, camera=name)
+        install(brittle, place)
+        back = monitor.wait_for_event("model_rolled_back", SWAP_SECONDS)
+        assert (back["model"], back["serving"]) == ("demo 1 brittle", "demo 1")
+        assert "the backbone failed" in back["reason"] or "a run failed" in back["reason"]
+        assert monitor.metric("monitor_model_info", version="1") == 1
+
         install(second, place)
         swapped = monitor.wait_for_event("model_swapped", SWAP_SECONDS)
         assert (swapped["before"], swapped["model"]) == ("demo 1", "demo 2")
@@ -134,6 +169,7 @@ def test_models_and_cameras_change_while_eight_are_watched(tmp_path, server, rec
         monitor.wait_for_event("model_restart_needed", SWAP_SECONDS)
         assert monitor.metric("monitor_model_info", version="2") == 1
         assert monitor.metric("monitor_model_swaps_total", result="refused") >= 2
+        assert monitor.metric("monitor_model_swaps_total", result="rolled_back") == 1
 
         set_cameras(config, [*cameras[:6], {"id": "camera-6", "url": server.url("yard"), "zone": "everywhere"}])
         monitor.process.send_signal(signal.SIGHUP)
