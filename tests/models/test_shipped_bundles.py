@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import models
-from models.recipe import RECIPES, find_recipe
+from models.recipe import RECIPES, Recipe, find_recipe
 from monitor.bundle import BACKBONE, CARD, MANIFEST, find_bundle, load_bundle, write_manifest
 from monitor.errors import BundleInvalid, InputInvalid
 from monitor.scoring.engine import open_engine
@@ -53,7 +53,7 @@ def test_a_shipped_bundle_samples_as_its_recipe_says(name: str, tmp_path: Path) 
         recipe.stride_slots,
     )
     assert manifest.sample == recipe.sample
-    assert manifest.training["recipe"] == recipe.model_dump(mode="json")
+    assert Recipe.model_validate(manifest.training["recipe"]) == recipe
 
 
 def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
