@@ -13,7 +13,8 @@ from monitor.config import CameraConfig, Config
 from monitor.delivery.kafka import KafkaReport, probe_kafka
 from monitor.errors import SourceFailed
 
-PROBE_SECONDS = 5.0
+PROBE_SECONDS = 6.0
+"""Long enough to see that keyframes come too seldom for a gate."""
 PROBED_AT_ONCE = 8
 
 

@@ -28,6 +28,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from monitor.capture.failures import failed, open_failure, read_failure
+from monitor.capture.gate import MOST_GOP_SECONDS
 from monitor.capture.hardware import hardware
 from monitor.capture.ring import StreamFormat
 from monitor.config import CameraConfig, CaptureConfig
@@ -50,7 +51,6 @@ GUESSED_FPS = 25
 
 LONGEST_PAUSE_SECONDS = 10.0
 """A file whose timestamps jump further is damaged or was cut: it is played on at once."""
-LONG_GOP_SECONDS = 10.0
 SKEW_SECONDS = 2.0
 RATE_TOLERANCE = 0.1
 
@@ -431,10 +431,10 @@ class _Look:
             yield f"{self._decode_errors} of {self.packets} packets could not be decoded"
         if report.declared_fps and report.measured_fps and not _close(report.declared_fps, report.measured_fps):
             yield f"declares {report.declared_fps:.4g} frames a second and sends {report.measured_fps:.4g}"
-        if report.gop_seconds is None and span > LONG_GOP_SECONDS:
-            yield f"fewer than two keyframes in {span:.0f} s"
-        if report.gop_seconds is not None and report.gop_seconds > LONG_GOP_SECONDS:
-            yield f"a keyframe only every {report.gop_seconds:.0f} s: pictures come late after a new connection"
+        gop_seconds = span if report.gop_seconds is None else report.gop_seconds
+        if gop_seconds > MOST_GOP_SECONDS:
+            seldom = "fewer than two keyframes in" if report.gop_seconds is None else "a keyframe only every"
+            yield f"{seldom} {gop_seconds:.0f} s: all is decoded, and pictures come late after a new connection"
         if report.has_b_frames:
             yield "B-frames: each picture comes later by the reordering"
         if report.skew_seconds is not None and abs(report.skew_seconds) > SKEW_SECONDS:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -225,6 +226,12 @@ def test_probe_of_a_file(tmp_path: Path) -> None:
     assert (report.codec, report.width_pixels, report.height_pixels) == ("h264", 64, 48)
     assert report.measured_fps == pytest.approx(25, abs=0.1)
     assert (report.gop_frames, report.clock, report.problems) == (10, ClockSource.HOST, ())
+
+
+def test_a_probe_tells_of_keyframes_that_come_too_seldom_for_a_gate(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=150, options={"g": "300", "bf": "0", "sc_threshold": "0"})
+    (problem,) = probe(CameraConfig(id="yard", url=str(path)), QUICK, seconds=5.5).problems
+    assert re.fullmatch(r"fewer than two keyframes in [56] s: all is decoded, and .*", problem)
 
 
 # Real RTSP
