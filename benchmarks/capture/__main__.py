@@ -1,10 +1,11 @@
 """What does reading a camera cost, processor and memory? Ours against what else a user would take, on the same streams.
 
 Run: `python -m benchmarks.capture [--quick] --json FILE`. One RTSP server plays encoded 1080p25 H.264 files in a loop;
-it encodes nothing and is not counted. Each contender runs in processes of its own, which are counted whole. A
-contender that delivers fewer than 95 of 100 samples asked for does not keep up, and gets no more cameras; slots that
-an idle gate leaves out on purpose are not asked of it. Processor time is that of the processes: another load on the
-machine makes it noisier, and hardly larger, until somebody does not keep up.
+it encodes nothing and is not counted; a witness, which only counts the packets of one stream, tells whether the server
+kept up. Each contender runs in processes of its own, which are counted whole. A contender that delivers fewer than 95
+of 100 samples asked for does not keep up, and gets no more cameras; slots that an idle gate leaves out on purpose are
+not asked of it. Processor time is that of the processes: another load on the machine makes it noisier, and hardly
+larger, until somebody does not keep up. Run as root, the server and then the contenders go before other work.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from rich.table import Table
 from benchmarks.capture.claims import claims
 from benchmarks.capture.contenders import Name, Task
 from benchmarks.capture.scenes import FPS, GOP_SECONDS, SIZE, bits_per_second, encode_scene
-from benchmarks.capture.trial import Measured, Trial, missing
+from benchmarks.capture.trial import KEEPS_UP_SHARE, Measured, Trial, missing
+from benchmarks.capture.witness import SERVER_NICE, take_precedence
 from monitor.bundle import find_bundle, load_bundle
 from tests.services.rtsp import Mount, RtspServer
 
@@ -34,6 +36,8 @@ CAMERAS = (1, 4, 16, 64)
 SCENES = ("idle", "busy", "mixed")
 MOUNTS = 8
 """Streams of one scene, each with keyframes at moments of its own; more cameras than that share them."""
+MEMORY = ("MB / camera (PSS)", "MB / camera (RSS)", "ring MB / camera")
+TABLE_WIDTH = 130
 BUSY_IN_MIXED = 4
 """Of so many cameras one is busy."""
 CONTENDERS: tuple[Name, ...] = ("monitor gate on", "monitor gate off", "ffmpeg pipe", "OpenCV loop", "inference")
@@ -51,8 +55,11 @@ class Plan:
     asleep_seconds: float
     """Longer, where a gate has to get to know its cameras first."""
     seconds: float
+    rounds: int = 1
+    """How often all contenders are measured, one after the other; medians are told."""
     lines: int = SIZE[1]
     """Height of the streams."""
+    fps: int = FPS
 
 
 FULL = Plan(CAMERAS, SCENES, CONTENDERS, loop_seconds=6.0, warm_seconds=8.0, asleep_seconds=20.0, seconds=15.0)
@@ -67,7 +74,10 @@ def main() -> None:
     parser.add_argument("--scenes", type=_words, help="such as idle,busy")
     parser.add_argument("--contenders", type=_words, help="such as 'monitor gate off,ffmpeg pipe'")
     parser.add_argument("--seconds", type=float, help="measured of each")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each is measured, in turns; medians are told")
     parser.add_argument("--lines", type=int, default=SIZE[1], help="height of the streams")
+    parser.add_argument("--fps", type=int, default=FPS, help="their pictures a second")
+    parser.add_argument("--streams", type=Path, help="folder that keeps the encoded streams for the next run")
     parser.add_argument("--inference-python", type=Path, help="interpreter that has the package `inference`")
     options = parser.parse_args()
     base = QUICK if options.quick else FULL
@@ -79,10 +89,13 @@ def main() -> None:
         warm_seconds=base.warm_seconds,
         asleep_seconds=base.asleep_seconds,
         seconds=options.seconds or base.seconds,
+        rounds=options.rounds,
         lines=options.lines,
+        fps=options.fps,
     )
     with tempfile.TemporaryDirectory() as folder:
-        for answer in measure(plan, Path(folder), inference_python=options.inference_python):
+        streams = options.streams or Path(folder)
+        for answer in measure(plan, Path(folder), streams=streams, inference_python=options.inference_python):
             if options.json:  # what is measured is kept, whatever happens to the rest
                 options.json.write_text(json.dumps(answer, indent=2) + "\n")
     show(answer)
@@ -96,73 +109,81 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
 
 
-def measure(plan: Plan, folder: Path, *, inference_python: Path | None) -> Iterator[dict[str, Any]]:
+def measure(plan: Plan, folder: Path, *, streams: Path, inference_python: Path | None) -> Iterator[dict[str, Any]]:
     """Run every contender on every scene; yield the figures as they grow."""
     skipped = {name: why for name in plan.contenders if (why := missing(name, inference_python))}
     contenders = [name for name in plan.contenders if name not in skipped]
     shape = load_bundle(find_bundle("fight", Path())).manifest
-    rounds = len(plan.scenes) * len(contenders) * len(plan.cameras)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     results: list[dict[str, Any]] = []
+
+    def trial(name: Name, urls: Sequence[str]) -> Trial:
+        task = Task(
+            name=name,
+            urls=tuple(urls),
+            sample_fps=shape.sample_fps,
+            size_pixels=shape.sample.width_pixels,
+            pictures=shape.sample.pictures,
+            spacing_seconds=shape.sample.context_spacing_seconds,
+            ring=str(folder / "media"),
+        )
+        gated = name == "monitor gate on"
+        return Trial(
+            task=task,
+            python=inference_python if name == "inference" else None,
+            fps=plan.fps,
+            warm_seconds=plan.asleep_seconds if gated else plan.warm_seconds,
+            seconds=plan.seconds,
+            slack_seconds=GOP_SECONDS if gated else 0.0,
+        )
+
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("drawing the scenes", total=rounds)
-        with RtspServer(_mounts(plan, folder)) as server:
+        trials = len(plan.scenes) * len(plan.cameras) * len(contenders) * plan.rounds
+        task = progress.add_task("drawing the scenes", total=trials)
+        with RtspServer(_mounts(plan, streams)) as server:
+            take_precedence(server.pid, SERVER_NICE)
             for scene in plan.scenes:
-                for name in contenders:
-                    trials = (
-                        Trial(
-                            task=Task(
-                                name=name,
-                                urls=tuple(_urls(server, scene, cameras)),
-                                sample_fps=shape.sample_fps,
-                                size_pixels=shape.sample.width_pixels,
-                                pictures=shape.sample.pictures,
-                                spacing_seconds=shape.sample.context_spacing_seconds,
-                                ring=str(folder / "media"),
-                            ),
-                            python=inference_python if name == "inference" else None,
-                            warm_seconds=plan.asleep_seconds if name == "monitor gate on" else plan.warm_seconds,
-                            seconds=plan.seconds,
-                            slack_seconds=GOP_SECONDS if name == "monitor gate on" else 0.0,
-                        )
-                        for cameras in plan.cameras
-                    )
-                    for measured in _climb(trials):
-                        progress.update(task, advance=1, description=f"{scene}: {name}")
+                given_up: set[Name] = set()
+                for cameras in plan.cameras:
+                    urls = tuple(_urls(server, scene, cameras))
+                    rounds: dict[Name, list[Measured]] = {name: [] for name in contenders}
+                    for name in contenders * plan.rounds:
+                        progress.update(task, advance=1, description=f"{scene}, {cameras}: {name}")
+                        if name not in given_up:
+                            rounds[name].append(trial(name, urls).run())
+                    for name, runs in rounds.items():
+                        measured = Measured.median(runs) if runs else Measured.not_run(cameras)
+                        if not measured.keeps_up:  # nothing is run beyond the first number that was too many
+                            given_up.add(name)
                         results.append(measured.as_json(name, scene))
-                        yield _answer(plan, shape.sample_fps, skipped, results)
+                    yield _answer(plan, shape.sample_fps, skipped, results)
 
 
 def _answer(
     plan: Plan, sample_fps: float, skipped: dict[Name, str], results: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     _add_marginal_memory(results)
+    megabits = bits_per_second(plan.lines, plan.fps) / 1e6
     return {
         "machine": {"cores": psutil.cpu_count(), "processor": platform.processor() or platform.machine()},
-        "stream": f"{plan.lines}p{FPS} H.264, GOP 2 s, {bits_per_second(plan.lines) / 1e6:.1f} Mbit/s, RTSP over TCP",
+        "stream": f"{plan.lines}p{plan.fps} H.264, GOP {GOP_SECONDS:g} s, {megabits:.2g} Mbit/s, RTSP over TCP",
         "sample_fps": sample_fps,
+        "rounds": plan.rounds,
         "skipped": skipped,
         "results": results,
         "claims": claims(results),
     }
 
 
-def _climb(trials: Iterator[Trial]) -> Iterator[Measured]:
-    """Yield what each number of cameras costs; nothing is run beyond the first that was too many."""
-    carries = True
-    for trial in trials:
-        measured = trial.run() if carries else Measured.not_run(len(trial.task.urls))
-        carries = carries and measured.keeps_up
-        yield measured
-
-
-def _mounts(plan: Plan, folder: Path) -> dict[str, Mount]:
+def _mounts(plan: Plan, streams: Path) -> dict[str, Mount]:
+    streams.mkdir(parents=True, exist_ok=True)
     mounts = {}
     for scene in ("idle", "busy"):
         if scene in plan.scenes or "mixed" in plan.scenes:
-            path = folder / f"{scene}.h264"
-            encode_scene(path, busy=scene == "busy", seconds=plan.loop_seconds, lines=plan.lines)
-            mounts |= {f"{scene}-{at}": Mount(path, FPS, shared=True) for at in range(MOUNTS)}
+            path = streams / f"{scene}-{plan.lines}p{plan.fps}-{plan.loop_seconds:g}s.h264"
+            if not path.exists():
+                encode_scene(path, busy=scene == "busy", seconds=plan.loop_seconds, lines=plan.lines, fps=plan.fps)
+            mounts |= {f"{scene}-{at}": Mount(path, plan.fps, shared=True) for at in range(MOUNTS)}
     return mounts
 
 
@@ -177,17 +198,20 @@ def _add_marginal_memory(results: Sequence[dict[str, Any]]) -> None:
     alone = {(row["name"], row["scene"]): row for row in results if row["cameras"] == 1}
     for row in results:
         first = alone.get((row["name"], row["scene"]))
-        row["rss_per_camera_bytes"] = None
-        if first is None or row["cameras"] == 1 or row["rss_bytes"] is None or first["rss_bytes"] is None:
-            continue
-        more = row["rss_bytes"] - row["ring_bytes"] - first["rss_bytes"] + first["ring_bytes"]
-        row["rss_per_camera_bytes"] = round(more / (row["cameras"] - 1))
+        for kind in ("pss", "rss"):
+            key = f"{kind}_bytes"
+            row[f"{kind}_per_camera_bytes"] = None
+            if first is None or row["cameras"] == 1 or row[key] is None or first[key] is None:
+                continue
+            more = row[key] - row["ring_bytes"] - first[key] + first["ring_bytes"]
+            row[f"{kind}_per_camera_bytes"] = round(more / (row["cameras"] - 1))
 
 
 def show(answer: dict[str, Any]) -> None:
     """Print the figures for a person."""
     console = Console()
-    table = Table("scene", "cameras", "contender", "CPU s / camera s", "MB / camera", "ring MB / camera", "samples / s")
+    console.width = max(console.width, TABLE_WIDTH)
+    table = Table("scene", "cameras", "contender", "CPU s / camera s", *MEMORY, "samples / s")
     for row in sorted(answer["results"], key=lambda row: (SCENES.index(row["scene"]), row["cameras"])):
         table.add_row(row["scene"], str(row["cameras"]), row["name"], *_figures(row))
     console.print(table)
@@ -200,15 +224,19 @@ def show(answer: dict[str, Any]) -> None:
 
 def _figures(row: dict[str, Any]) -> tuple[str, ...]:
     if row["cpu_per_camera"] is None:
-        return ("not run: fewer were too many", "", "", "")
-    remark = "" if row["keeps_up"] else " does not keep up"
-    memory = row["rss_per_camera_bytes"]
+        return ("not run: fewer were too many", "", "", "", "")
+    memory = (row["pss_per_camera_bytes"], row["rss_per_camera_bytes"], row["ring_bytes"] / row["cameras"])
     return (
-        f"{row['cpu_per_camera']:.4f}{remark}",
-        "–" if memory is None else f"{memory / 1e6:.1f}",
-        f"{row['ring_bytes'] / row['cameras'] / 1e6:.1f}",
+        f"{row['cpu_per_camera']:.4f}{_remark(row)}",
+        *("–" if bytes is None else f"{bytes / 1e6:.1f}" for bytes in memory),
         f"{row['samples_per_second']:.2f}",
     )
+
+
+def _remark(row: dict[str, Any]) -> str:
+    if row["served_share"] < KEEPS_UP_SHARE:
+        return f" the server sent {row['served_share']:.0%} only"
+    return "" if row["keeps_up"] else " does not keep up"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Scenes of a surveillance camera, drawn; endless 1080p25 H.264 streams of them out.
+"""Scenes of a surveillance camera, drawn; endless H.264 streams of them, 1080p25 unless told otherwise, out.
 
 Both show the same yard, with texture as real pictures have it and the noise of a sensor. In the idle one nothing
 moves; through the busy one people walk and a van drives, all the time.
@@ -32,44 +32,44 @@ DELIMITER = re.compile(rb"\x00\x00\x00\x01\x09")
 Picture = NDArray[np.uint8]
 
 
-def encode_scene(out: Path, *, busy: bool, seconds: float, lines: int = SIZE[1]) -> None:
+def encode_scene(out: Path, *, busy: bool, seconds: float, lines: int = SIZE[1], fps: int = FPS) -> None:
     """Write a scene as the endless loop that the RTSP server plays, `lines` high.
 
     It is encoded twice over and its second time kept: an encoder that begins knows no rate yet, and no camera's encoder
     begins anew every few seconds.
     """
-    twice = itertools.chain(pictures(seconds, busy=busy), pictures(seconds, busy=busy))
+    twice = itertools.chain.from_iterable(pictures(seconds, busy=busy, fps=fps) for _ in range(2))
     written = encode_stream(
         twice,
         out,
-        fps=FPS,
+        fps=fps,
         size=(SIZE[0] * lines // SIZE[1], lines),
         gop_seconds=GOP_SECONDS,
-        bits_per_second=bits_per_second(lines),
+        bits_per_second=bits_per_second(lines, fps),
     )
     stream = out.read_bytes()
     units = [match.start() for match in DELIMITER.finditer(stream)]
     out.write_bytes(stream[units[written // 2] :])
 
 
-def bits_per_second(lines: int) -> int:
+def bits_per_second(lines: int, fps: int) -> int:
     """Return the rate that a stream of this height is encoded at: less than its pixels, as cameras do."""
-    return round(BITS_PER_SECOND * (lines / SIZE[1]) ** 1.5)
+    return round(BITS_PER_SECOND * (lines / SIZE[1]) ** 1.5 * fps / FPS)
 
 
-def pictures(seconds: float, *, busy: bool) -> Iterator[Picture]:
+def pictures(seconds: float, *, busy: bool, fps: int = FPS) -> Iterator[Picture]:
     """Draw a scene, RGB; its end joins its beginning."""
     random = np.random.default_rng(7)
     yard = _yard(random)
     noise = [random.normal(0.0, NOISE, (SIZE[1], SIZE[0], 3)).astype(np.int16) for _ in range(NOISE_FIELDS)]
     walkers = [_Walker(random) for _ in range(WALKERS)]
-    count = round(seconds * FPS)
+    count = round(seconds * fps)
     for number in range(count):
         scene = yard.copy()
         if busy:
             _van(scene, number / count)
             for walker in walkers:
-                walker.draw(scene, number / count, number / FPS)
+                walker.draw(scene, number / count, number / fps)
         field = np.roll(noise[number % NOISE_FIELDS], int(random.integers(0, SIZE[1])), axis=0)
         yield cv2.add(scene, field, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
 

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,7 @@ from typing import Any, Self
 import psutil
 
 from benchmarks.capture.contenders import STARTED_AT_ONCE_SECONDS, Name, Task
+from benchmarks.capture.witness import CONTENDER_NICE, Witness, take_precedence
 
 KEEPS_UP_SHARE = 0.95
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,19 +28,34 @@ class Measured:
 
     cameras: int
     keeps_up: bool
+    """Whether it gave the samples that were asked of it."""
+    served_share: float | None = None
+    """Of the pictures that a camera would have sent, those that the benchmark's own server did."""
     cpu_per_camera: float | None = None
     """Processor seconds for each second of one camera."""
+    pss_bytes: int | None = None
+    """Memory of all its processes; what several share counts in parts (Linux' proportional set size)."""
     rss_bytes: int | None = None
-    """Resident memory of all its processes; what several share counts in parts (Linux' proportional set size)."""
+    """The sum of their resident memory; what several share counts for each."""
     ring_bytes: int = 0
     """Of it, packets kept for evidence."""
     samples_per_second: float | None = None
     """Of one camera."""
+    cpu_rounds: tuple[float, ...] = ()
+    """Processor seconds of each round, where there were several."""
 
     @classmethod
     def not_run(cls, cameras: int) -> Measured:
         """Return what stands for a run that makes no sense."""
         return cls(cameras, keeps_up=False)
+
+    @classmethod
+    def median(cls, rounds: Sequence[Measured]) -> Measured:
+        """Return the round whose cost is the median; of those that kept up, where half of them did."""
+        kept = [one for one in rounds if one.keeps_up]
+        judged = sorted(kept if 2 * len(kept) >= len(rounds) else rounds, key=lambda one: one.cpu_per_camera or 0.0)
+        costs = tuple(one.cpu_per_camera for one in rounds if one.cpu_per_camera is not None)
+        return replace(judged[(len(judged) - 1) // 2], cpu_rounds=costs)
 
     def as_json(self, name: Name, scene: str) -> dict[str, Any]:
         """Return the row of the answer."""
@@ -51,6 +68,8 @@ class Trial:
 
     task: Task
     python: Path | None
+    fps: float
+    """Of the streams."""
     warm_seconds: float
     seconds: float
     slack_seconds: float = 0.0
@@ -59,18 +78,21 @@ class Trial:
     def run(self) -> Measured:
         """Start it, wait until it is warm, measure, end it."""
         cameras = len(self.task.urls)
-        with _Contender(self.task, self.python) as contender:
+        with Witness(self.task.urls[0]) as witness, _Contender(self.task, self.python) as contender:
             time.sleep(self.warm_seconds + 2 * cameras * STARTED_AT_ONCE_SECONDS)
-            before, spent, began = contender.counts(), contender.cpu_seconds(), time.monotonic()
+            before, spent, sent, began = contender.counts(), contender.cpu_seconds(), witness.packets, time.monotonic()
             time.sleep(self.seconds)
             after, spent_then, elapsed = contender.counts(), contender.cpu_seconds(), time.monotonic() - began
-            resident = contender.resident_bytes()
+            sent = witness.packets - sent
+            memory = contender.memory()
         rate, answered = ((after[key] - before[key]) / elapsed / cameras for key in ("samples", "slots"))
         return Measured(
             cameras=cameras,
             keeps_up=answered * elapsed >= KEEPS_UP_SHARE * self.task.sample_fps * (elapsed - self.slack_seconds),
+            served_share=round(sent / elapsed / self.fps, 3),
             cpu_per_camera=round((spent_then - spent) / elapsed / cameras, 5),
-            rss_bytes=resident,
+            pss_bytes=sum(one.pss for one in memory),
+            rss_bytes=sum(one.rss for one in memory),
             ring_bytes=after["ring_bytes"],
             samples_per_second=round(rate, 3),
         )
@@ -96,6 +118,7 @@ class _Contender:
             env=environment,
             cwd=ROOT,
         )
+        take_precedence(self._process.pid, CONTENDER_NICE)
         self._ask(self._task.as_json())
         return self
 
@@ -120,9 +143,9 @@ class _Contender:
         times = [process.cpu_times() for process in self._family()]
         return sum(spent.user + spent.system for spent in times)
 
-    def resident_bytes(self) -> int:
-        """Return what all its processes hold; of pages that several share each counts its part."""
-        return sum(process.memory_full_info().pss for process in self._family())
+    def memory(self) -> list[Any]:
+        """Return what each of its processes holds, as psutil tells it."""
+        return [process.memory_full_info() for process in self._family()]
 
     def _ask(self, line: str) -> None:
         assert self._process is not None
