@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 from monitor.bundle import CARD, Manifest
@@ -36,7 +37,7 @@ def _card(manifest: Manifest, provenance: Provenance) -> str:
         f"# {manifest.name}, version {manifest.version}\n",
         _section("What it sees", provenance.sees or f"Labels: {', '.join(manifest.labels)}."),
         _section("How it looks", _sampling(manifest)),
-        _section("Data", provenance.data),
+        _section("Data", f"{provenance.data}\n\n{_clips(manifest)}"),
         _section("Licence", provenance.licence),
         _section("Made by", f"```\n{provenance.command}\n```"),
         _section("Accuracy", "\n\n".join(part for part in (_accuracy(manifest), provenance.figures) if part)),
@@ -47,6 +48,11 @@ def _card(manifest: Manifest, provenance: Provenance) -> str:
 
 def _section(title: str, text: str) -> str:
     return f"## {title}\n\n{text.strip()}\n"
+
+
+def _clips(manifest: Manifest) -> str:
+    clips = ", ".join(f"{count} `{label}`" for label, count in manifest.training["clips"].items())
+    return f"Clips: {clips}; {manifest.training['groups']} groups, none of them on both sides of a split."
 
 
 def _sampling(manifest: Manifest) -> str:
@@ -66,10 +72,28 @@ def _accuracy(manifest: Manifest) -> str:
         "On the groups kept aside from training (they chose the epoch, temperature and thresholds, so this flatters):",
         "",
         f"- {measured['validation_clips']} clips of {measured['validation_groups']} groups",
-        f"- clip accuracy {accuracy[0]:.1%} (95% interval {accuracy[1]:.1%} to {accuracy[2]:.1%})",
-        f"- ROC-AUC {auc[0]:.3f} ({auc[1]:.3f} to {auc[2]:.3f})",
+        f"- clip accuracy {_share(accuracy)}",
+        f"- ROC-AUC {_figure(auc)}",
     ]
+    for label, figures in measured["validation_labels"].items():
+        lines.append(f"- `{label}`: {', '.join(f'{name} {_share(figure)}' for name, figure in figures.items())}")
     for label, pair in manifest.thresholds.items():
         share = measured["validation_false_alarm_share"][label]
         lines.append(f"- `{label}`: on at {pair.on}, off at {pair.off}; {share:.2%} of the other windows lie above")
-    return "\n".join(lines)
+    floor = (
+        "The floor: picture size, frame rate and length of the files alone, without a look at what happens, give "
+        f"accuracy {_share(measured['floor_accuracy'])} and ROC-AUC {_figure(measured['floor_auc'])} in folds by group."
+    )
+    return "\n".join([*lines, "", floor])
+
+
+def _share(estimate: list[float]) -> str:
+    value, low, high = estimate
+    if isnan(value):
+        return "–"
+    return f"{value:.1%} (95% interval {low:.1%} to {high:.1%})"
+
+
+def _figure(estimate: list[float]) -> str:
+    value, low, high = estimate
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"

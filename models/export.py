@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.card import Provenance, write_card
 from models.dataset import Dataset
 from models.event_model import EventModel
+from models.metrics import Measured
 from models.recipe import Recipe
 from models.scenes import Scene
 from monitor.bundle import (
@@ -69,8 +70,18 @@ class _HeadGraph(nn.Module):
         return torch.softmax(logits / self.temperature, dim=1), attention
 
 
-def export_bundle(trained: Trained, dataset: Dataset, recipe: Recipe, out: Path, *, provenance: Provenance) -> Bundle:
+def export_bundle(
+    trained: Trained, dataset: Dataset, recipe: Recipe, out: Path, *, floor: Measured, provenance: Provenance
+) -> Bundle:
     """Write every file of the bundle into `out` and check that ONNX Runtime gives what the model gave.
+
+    Args:
+        trained: the model, and what was measured of it.
+        dataset: what taught it.
+        recipe: how.
+        out: the bundle's folder.
+        floor: what the files alone give away of the labels.
+        provenance: what manifest and card say of data, licence and command.
 
     Raises:
         BundleInvalid: the exported graphs answer otherwise than the model.
@@ -79,7 +90,7 @@ def export_bundle(trained: Trained, dataset: Dataset, recipe: Recipe, out: Path,
     export_graphs(trained.model, trained.calibration.temperature, recipe, out)
     golden = _golden(trained.model, trained.calibration.temperature, recipe)
     np.savez_compressed(out / GOLDEN, **{name: getattr(golden, name) for name in Golden.__slots__})
-    manifest = _manifest(trained, dataset, recipe, out.name, provenance)
+    manifest = _manifest(trained, dataset, recipe, out.name, provenance, floor)
     bundle = write_manifest(out, manifest)
     open_engine(bundle, preference="onnxruntime", threads=1).engine.close()
     write_card(out, manifest, provenance)
@@ -159,7 +170,9 @@ def _drawn_sample(recipe: Recipe, seed: int) -> NDArray[np.uint8]:
     return np.stack([cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pictures]).astype(np.uint8)
 
 
-def _manifest(trained: Trained, dataset: Dataset, recipe: Recipe, name: str, provenance: Provenance) -> Manifest:
+def _manifest(
+    trained: Trained, dataset: Dataset, recipe: Recipe, name: str, provenance: Provenance, floor: Measured
+) -> Manifest:
     return Manifest(
         name=name,
         version=provenance.version,
@@ -173,7 +186,7 @@ def _manifest(trained: Trained, dataset: Dataset, recipe: Recipe, name: str, pro
         sample=recipe.sample,
         thresholds=trained.calibration.thresholds,
         training=_training_table(trained, dataset, recipe, provenance),
-        measured=_measured_table(trained),
+        measured=_measured_table(trained, floor),
     )
 
 
@@ -190,19 +203,21 @@ def _training_table(trained: Trained, dataset: Dataset, recipe: Recipe, provenan
     }
 
 
-def _measured_table(trained: Trained) -> dict[str, Any]:
+def _measured_table(trained: Trained, floor: Measured) -> dict[str, Any]:
     measured = trained.validation
     return {
         "validation_clips": measured.clips,
         "validation_groups": measured.groups,
-        "validation_accuracy": _rounded(measured.accuracy.value, measured.accuracy.low, measured.accuracy.high),
-        "validation_auc": _rounded(measured.auc.value, measured.auc.low, measured.auc.high),
+        "validation_accuracy": measured.accuracy.rounded(),
+        "validation_auc": measured.auc.rounded(),
+        "validation_labels": {
+            label: {name: getattr(figures, name).rounded() for name in ("precision", "recall", "f1")}
+            for label, figures in measured.labels.items()
+        },
         "validation_false_alarm_share": {
             label: round(share, 4) for label, share in trained.calibration.false_alarm_share.items()
         },
         "temperature": round(trained.calibration.temperature, 3),
+        "floor_accuracy": floor.accuracy.rounded(),
+        "floor_auc": floor.auc.rounded(),
     }
-
-
-def _rounded(*figures: float) -> list[float]:
-    return [round(figure, 4) for figure in figures]

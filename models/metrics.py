@@ -23,6 +23,10 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
+    def rounded(self) -> list[float]:
+        """Return value, low and high, as a manifest holds them."""
+        return [round(figure, 4) for figure in (self.value, self.low, self.high)]
+
     def as_json(self) -> dict[str, float | None]:
         """Return the figure for machines; None where it is no number, or never."""
         figures = {"value": self.value, "low": self.low, "high": self.high}

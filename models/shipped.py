@@ -16,7 +16,7 @@ from rich.progress import track
 
 from models import evaluation, recordings, training
 from models.card import Provenance, write_card
-from models.metrics import Estimate, Measured
+from models.metrics import Measured
 from models.recipe import RECIPES
 from models.scenes.clips import plan_clips, write_clips, write_recordings
 from monitor.bundle import Bundle, write_manifest
@@ -133,17 +133,13 @@ def _tell(
         "Intervals are 95%, from a bootstrap over groups; a clip's probability is the mean of its windows'.",
     ]
     table = {
-        name: {"clips": measured.clips, "accuracy": _rounded(measured.accuracy), "auc": _rounded(measured.auc)}
+        name: {"clips": measured.clips, "accuracy": measured.accuracy.rounded(), "auc": measured.auc.rounded()}
         for name, (_, measured) in figures.items()
     }
     manifest = bundle.manifest.model_copy(update={"measured": {**bundle.manifest.measured, **table}})
     complete = write_manifest(bundle.path, manifest)
     write_card(bundle.path, complete.manifest, replace(provenance, figures="\n".join(lines)))
     return complete
-
-
-def _rounded(estimate: Estimate) -> list[float]:
-    return [round(figure, 4) for figure in (estimate.value, estimate.low, estimate.high)]
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from models.dataset import Clip, Dataset, DatasetInvalid, read_dataset
 from models.event_model import EventModel
 from models.export import export_bundle
 from models.features import clip_features, embed_samples
+from models.floor import file_floor
 from models.metrics import Measured, measure
 from models.recipe import Recipe
 from models.report.page import write_report
@@ -114,8 +115,11 @@ def run(
     checkpoints = cache / "checkpoints" / out.name
     trained = train(dataset, recipe, cache=cache, checkpoints=checkpoints, resume=resume, console=console)
     console.print(f"validation: {trained.validation}", highlight=False)
-    bundle = export_bundle(trained, dataset, recipe, out, provenance=provenance or Provenance(data=data.name))
-    console.print(f"report: {write_report(trained, recipe, bundle)}", highlight=False, soft_wrap=True)
+    floor = file_floor(dataset, console=console)
+    console.print(f"by size, rate and length of the files alone: {floor}", highlight=False)
+    told = provenance or Provenance(data=data.name)
+    bundle = export_bundle(trained, dataset, recipe, out, floor=floor, provenance=told)
+    console.print(f"report: {write_report(trained, recipe, bundle, floor=floor)}", highlight=False, soft_wrap=True)
     return bundle
 
 

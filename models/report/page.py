@@ -16,6 +16,7 @@ import cv2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from models.metrics import Measured
 from models.recipe import Recipe
 from models.report.figures import confusion_figure, curves_figure, png, roc_figure
 from models.report.strips import ClipStrip, choose_clips, draw_strip
@@ -60,7 +61,7 @@ class Strip:
     address: str
 
 
-def write_report(trained: Trained, recipe: Recipe, bundle: Bundle) -> Path:
+def write_report(trained: Trained, recipe: Recipe, bundle: Bundle, *, floor: Measured) -> Path:
     """Write the report into the bundle's folder; return the page. What an earlier one left there is removed."""
     folder = bundle.path / FOLDER
     folder.mkdir(exist_ok=True)
@@ -75,6 +76,7 @@ def write_report(trained: Trained, recipe: Recipe, bundle: Bundle) -> Path:
     text = environment.get_template(_TEMPLATE).render(
         manifest=manifest,
         measured=trained.validation,
+        floor=floor,
         false_alarm_share=trained.calibration.false_alarm_share,
         temperature=trained.calibration.temperature,
         figures=figures,

@@ -23,6 +23,9 @@ def train(
     ] = "fight",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without unusable clips.")] = False,
     prefix: Annotated[str, typer.Option("--prefix", help="Take only files whose name begins with it.")] = "",
+    licence: Annotated[
+        str, typer.Option("--licence", help="What the bundle's card says of the clips' licence.")
+    ] = "not stated",
     cache: Annotated[
         Path | None,
         typer.Option("--cache", help="Folder for decoded samples and checkpoints; left out: .cache in the bundle's."),
@@ -50,6 +53,7 @@ def train(
             skip_bad=skip_bad,
             prefix=prefix,
             resume=resume,
+            provenance=room.card.Provenance(data=f"`{data.name}`", licence=licence, command=_command()),
         )
     except KeyboardInterrupt:
         tell_how_to_resume()
@@ -59,9 +63,14 @@ def train(
 
 def tell_how_to_resume() -> None:
     """Say that nothing is lost, and the command that goes on."""
-    arguments = sys.argv[1:] if "--resume" in sys.argv else [*sys.argv[1:], "--resume"]
     err.print("Interrupted. What was learned up to the last whole epoch is kept; to go on from there:", soft_wrap=True)
-    err.print(f"  monitor {escape(shlex.join(arguments))}", highlight=False, soft_wrap=True)
+    err.print(f"  {escape(_command('--resume'))}", highlight=False, soft_wrap=True)
+
+
+def _command(*more: str) -> str:
+    """Return the command line as it was given, without --resume but for `more`."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    return shlex.join(["monitor", *arguments, *more])
 
 
 def training_room() -> Any:
@@ -71,7 +80,7 @@ def training_room() -> Any:
         InputInvalid: the extra is not installed.
     """
     try:
-        for name in ("training", "evaluation", "recordings", "recipe", "tables", "curve"):
+        for name in ("training", "evaluation", "recordings", "recipe", "card", "tables", "curve"):
             import_module(f"models.{name}")
     except ModuleNotFoundError as exc:
         raise InputInvalid(

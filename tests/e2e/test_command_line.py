@@ -148,6 +148,24 @@ class TestBadInput:
         assert "cannot be listened on" in output
         assert "Traceback" not in output
 
+    def test_clips_that_cannot_be_learned_from(self, tmp_path):
+        clips = tmp_path / "clips/fight"
+        clips.mkdir(parents=True)
+        (clips / "text.mp4").write_text("no video\n" * 100)
+        (clips / "empty.mp4").touch()
+        for command in (["train", "--out", str(tmp_path / "mine")], ["evaluate", "--cache", str(tmp_path / "cache")]):
+            code, output = run_command(*command, str(tmp_path / "clips"), timeout=150.0)
+            assert code == 2, output
+            for said in (
+                "4 problems",
+                "fight/text.mp4: not a video",
+                "fight/empty.mp4",
+                "background label",
+                "only one",
+            ):
+                assert said in output, command
+            assert "Traceback" not in output
+
 
 class TestCheck:
     def test_the_shipped_configuration_is_good(self):

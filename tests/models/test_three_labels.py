@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from io import StringIO
@@ -17,7 +18,7 @@ from rich.console import Console
 from models import evaluation, recordings, training
 from models.recipe import RECIPES
 from models.report.page import FOLDER, PAGE
-from monitor.bundle import Bundle, SampleShape
+from monitor.bundle import CARD, Bundle, SampleShape
 from tests.conftest import require
 from tests.models.motions import HEIGHT, LABELS, WIDTH, write_motions, write_recording
 from tests.services import browser as browser_service
@@ -76,6 +77,19 @@ def test_the_bundle_tells_of_both_events(bundle: Bundle) -> None:
     assert manifest.labels == LABELS
     assert set(manifest.thresholds) == {"flash", "run"}
     assert manifest.training["clips"] == {"normal": 10, "flash": 10, "run": 10}
+    assert set(manifest.measured["validation_labels"]) == set(LABELS)
+
+
+def test_the_card_tells_of_data_accuracy_and_floor(bundle: Bundle) -> None:
+    card = (bundle.path / CARD).read_text(encoding="utf-8")
+    for title in ("What it sees", "How it looks", "Data", "Licence", "Made by", "Accuracy", "Limits"):
+        assert f"## {title}\n" in card
+    assert "Clips: 10 `normal`, 10 `flash`, 10 `run`; 10 groups" in card
+    for label in LABELS:
+        assert re.search(rf"- `{label}`: precision .*% .*, recall \d.*% .*, f1 .*%", card), label
+    floor, _, _ = bundle.manifest.measured["floor_accuracy"]
+    assert floor < 0.7, "all files are of one size, rate and length"
+    assert f"of the files alone, without a look at what happens, give accuracy {floor:.1%}" in card
 
 
 def test_unseen_clips_and_events_are_judged_label_by_label(bundle: Bundle, unseen: Path) -> None:
