@@ -38,7 +38,7 @@ models: $(VENV)/.train ## Train the bundle `demo` anew; with FIGHT_CLIPS=dir the
 		else echo "FIGHT_CLIPS=dir names the clips of the bundle 'fight'; it was left as it is."; fi
 
 test: $(VENV)/.train setup-services ## All tests, with the real servers
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup -m "$(SHORT) and not alone" --cov --cov-report=; together=$$?; \
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup -m "$(SHORT) and not alone" --durations=25 --cov --cov-report=; together=$$?; \
 		$(BIN)/python -m pytest -m "$(SHORT) and alone" --cov --cov-append --cov-report=term:skip-covered; alone=$$?; \
 		exit $$((together ? together : alone))
 
