@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isnan
 from pathlib import Path
 
 from monitor.bundle import CARD, Manifest
@@ -89,8 +88,6 @@ def _accuracy(manifest: Manifest) -> str:
 
 def _share(estimate: list[float]) -> str:
     value, low, high = estimate
-    if isnan(value):
-        return "–"
     return f"{value:.1%} (95% interval {low:.1%} to {high:.1%})"
 
 

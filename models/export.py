@@ -210,10 +210,7 @@ def _measured_table(trained: Trained, floor: Measured) -> dict[str, Any]:
         "validation_groups": measured.groups,
         "validation_accuracy": measured.accuracy.rounded(),
         "validation_auc": measured.auc.rounded(),
-        "validation_labels": {
-            label: {name: getattr(figures, name).rounded() for name in ("precision", "recall", "f1")}
-            for label, figures in measured.labels.items()
-        },
+        "validation_labels": {label: figures.rounded() for label, figures in measured.labels.items()},
         "validation_false_alarm_share": {
             label: round(share, 4) for label, share in trained.calibration.false_alarm_share.items()
         },

@@ -43,6 +43,11 @@ class LabelFigures:
     recall: Estimate
     f1: Estimate
 
+    def rounded(self) -> dict[str, list[float]]:
+        """Return the figures as a manifest holds them; of a label that was never said, there is no precision."""
+        figures = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
+        return {name: figure.rounded() for name, figure in figures.items() if not np.isnan(figure.value)}
+
     def as_json(self) -> dict[str, object]:
         """Return the figures for machines."""
         figures = {name: getattr(self, name).as_json() for name in ("precision", "recall", "f1")}

@@ -23,12 +23,13 @@ from models.calibration import calibrate, fit_temperature
 from models.dataset import Clip, Dataset, DatasetInvalid
 from models.entries import ClipEntry
 from models.event_model import EventModel
+from models.metrics import measure
 from models.recipe import RECIPES, Recipe
 from models.scenes.clips import write_recordings
 from models.stages import class_weights, move_average
 from models.training import split_groups
 from models.windows import cut_windows, random_window, stride_windows
-from monitor.bundle import CARD, Bundle, SampleShape, load_bundle
+from monitor.bundle import CARD, Bundle, SampleShape, load_bundle, write_manifest
 from monitor.errors import InputInvalid
 from monitor.scoring.engine import Preference, open_engine
 from tests.services.monitor import run_command
@@ -67,6 +68,17 @@ def test_training_ends_in_a_bundle_that_loads(bundle: Bundle) -> None:
     assert manifest.thresholds["scuffle"].off < manifest.thresholds["scuffle"].on
     assert "scuffle" in (bundle.path / CARD).read_text(encoding="utf-8")
     assert all(path.stat().st_size < 20_000_000 for path in bundle.path.iterdir())
+
+
+def test_a_label_that_is_never_said_has_no_precision(bundle: Bundle) -> None:
+    never = measure(np.array([[0.9, 0.1]] * 4), np.array([0, 0, 1, 1]), np.array(list("abcd")), ("normal", "scuffle"))
+    told = {label: figures.rounded() for label, figures in never.labels.items()}
+    assert set(told["normal"]) == {"precision", "recall", "f1"}
+    assert set(told["scuffle"]) == {"recall", "f1"}
+    measured = {**bundle.manifest.measured, "validation_labels": told}
+    again = write_manifest(bundle.path, bundle.manifest.model_copy(update={"measured": measured}))
+    assert again.manifest.measured["validation_labels"] == told
+    write_manifest(bundle.path, bundle.manifest)
 
 
 def test_a_checkpoint_of_every_epoch_is_kept(bundle: Bundle, cache: Path) -> None:
