@@ -182,7 +182,9 @@ def _mounts(plan: Plan, streams: Path) -> dict[str, Mount]:
         if scene in plan.scenes or "mixed" in plan.scenes:
             path = streams / f"{scene}-{plan.lines}p{plan.fps}-{plan.loop_seconds:g}s.h264"
             if not path.exists():
-                encode_scene(path, busy=scene == "busy", seconds=plan.loop_seconds, lines=plan.lines, fps=plan.fps)
+                part = path.with_suffix(".part")
+                encode_scene(part, busy=scene == "busy", seconds=plan.loop_seconds, lines=plan.lines, fps=plan.fps)
+                part.replace(path)
             mounts |= {f"{scene}-{at}": Mount(path, plan.fps, shared=True) for at in range(MOUNTS)}
     return mounts
 
