@@ -14,6 +14,7 @@ from typing import TypeAlias
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from monitor.capture.ring import seconds_of_ticks
 from monitor.capture.sampler import JUMP_SECONDS, StreamClock
 from monitor.errors import SourceFailed
 from monitor.records import FailureReason
@@ -32,7 +33,7 @@ Arrived: TypeAlias = "tuple[Packet[VideoStream], float]"
 
 def seconds_of(packet: Packet[VideoStream]) -> float | None:
     """Return a packet's own timestamp in seconds; None where it has none."""
-    return None if packet.pts is None else float(packet.pts * packet.time_base)
+    return None if packet.pts is None else seconds_of_ticks(packet.pts, packet.time_base)
 
 
 def settled(packets: Iterable[Arrived], clock: StreamClock) -> Iterator[Arrived]:

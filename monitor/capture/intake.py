@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 from monitor.bundle import SampleShape
 from monitor.capture.burst import seconds_of
 from monitor.capture.gate import LOOK_PIXELS, Gate
+from monitor.capture.ring import seconds_of_ticks
 from monitor.capture.sampler import Sampler, StreamClock
 from monitor.capture.scaler import Scaler, Zone
 from monitor.capture.source import Decoded, Source
@@ -219,7 +220,7 @@ class Intake:
         ticks = packet.dts if packet.dts is not None else packet.pts
         if ticks is None:
             return
-        stamp = float(ticks * packet.time_base)
+        stamp = seconds_of_ticks(ticks, packet.time_base)
         step = 0.0 if self._stamp is None else stamp - self._stamp
         self._stamp = stamp
         if 0.0 < step < LONGEST_INTERVAL_SECONDS:
