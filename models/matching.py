@@ -132,9 +132,11 @@ class Found:
         }
 
     def __str__(self) -> str:
+        median = self.seconds_to_detect_median.value
+        soon = f", median {median:.1f} s to detect" if np.isfinite(median) else ""
         return (
             f"{self.found} of {self.events} events found, {self.false_alarms} false alarms in "
-            f"{self.recording_seconds / 3600:.2f} h, median {self.seconds_to_detect_median.value:.1f} s to detect"
+            f"{self.recording_seconds / 3600:.2f} h{soon}"
         )
 
     def _seconds_to_detect(self, share: float) -> Estimate:

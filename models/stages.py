@@ -134,8 +134,8 @@ def tune(model: EventModel, course: Course) -> list[EpochLoss]:
     keeper = course.keeper("whole", learning, recipe.tuned_epochs)
     batches_an_epoch = -(-len(course.teaching) // recipe.batch_windows)
     with progress_bar(course.console) as progress:
-        total, completed = keeper.planned * batches_an_epoch, keeper.done * batches_an_epoch
-        task = progress.add_task("Training", total=total, completed=completed)
+        total, steps = keeper.planned * batches_an_epoch, keeper.done * batches_an_epoch
+        task = progress.add_task("Training", total=total, completed=steps)
         for epoch in keeper.epochs():
             losses = []
             _set_training(model, released)
@@ -144,7 +144,8 @@ def tune(model: EventModel, course: Course) -> list[EpochLoss]:
                 losses.append(
                     _step(optimiser, _loss(material.learner, window, course.targets(indices), recipe, weights))
                 )
-                move_average(average, model, recipe.averaging)
+                move_average(average, model, kept_share(recipe.averaging, steps))
+                steps += 1
                 progress.advance(task)
             schedule.step()
             features = [material.embed(average, index) for index in course.aside]
@@ -202,6 +203,19 @@ def _versions(course: Course, title: str) -> list[tuple[str, list[Change]]]:
     shown = [changes(clip, course.recipe) for clip in course.dataset.clips]
     versions = [list(version) for version in zip(*shown, strict=True)]
     return [(f"{title} {number} of {len(versions)}", version) for number, version in enumerate(versions, start=1)]
+
+
+def kept_share(most: float, steps: int) -> float:
+    """Return how much of the running average a step keeps: less in the beginning, so that few steps leave it behind.
+
+    As TensorFlow's `ExponentialMovingAverage` does with `num_updates`. Without, a small data set's average would still
+    be much of the network that nobody had taught.
+
+    Args:
+        most: share in the long run.
+        steps: that were taken before.
+    """
+    return min(most, (1 + steps) / (10 + steps))
 
 
 @torch.no_grad()

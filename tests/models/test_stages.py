@@ -18,7 +18,7 @@ from models.dataset import Clip, Dataset
 from models.entries import ClipEntry
 from models.event_model import AttentionHead
 from models.recipe import Recipe
-from models.stages import Course, teach_head
+from models.stages import Course, kept_share, teach_head
 from models.verdicts import judging_plan
 from models.windows import whole_window
 from monitor.bundle import SampleShape
@@ -152,3 +152,11 @@ def test_without_early_stopping_the_last_epoch_counts(tmp_path: Path) -> None:
     assert len(teach_head(head, [features], replace(course, recipe=recipe))) == 4
     last = torch.load(tmp_path / "head" / "epoch004.pt", weights_only=True)
     torch.testing.assert_close(head.state_dict(), last)
+
+
+def test_the_average_forgets_the_beginning_soon_and_the_rest_slowly() -> None:
+    shares = [kept_share(0.98, steps) for steps in range(1000)]
+    assert shares[0] == 0.1
+    assert shares == sorted(shares)
+    assert shares[-1] == 0.98
+    assert np.prod(shares[:60]) < 1e-6, "of a network that nobody had taught, nothing is left after few steps"

@@ -34,7 +34,6 @@ RECIPE = RECIPES["demo"].model_copy(
         "window_slots": 8,
         "tuned_epochs": 10,
         "batch_windows": 6,
-        "averaging": 0.6,
         "validation_share": 0.25,
         "zoom": 0.0,
     }
