@@ -41,6 +41,7 @@ def test_a_server_that_dies_and_returns_has_its_camera_back_and_disturbs_no_othe
             dying.kill()
             monitor.wait_for_event("camera_lost", 10, lambda record: record["camera"] == "yard")
             assert monitor.metric("monitor_camera_up", camera="yard") == 0
+            assert [monitor.get(probe)[0] for probe in ("/live", "/ready")] == [200, 200], "no reason to restart"
             time.sleep(2.0)
             dying.start()
             returned = time.monotonic()

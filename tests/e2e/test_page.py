@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
+from monitor import __version__
 from monitor.bundle import find_bundle, load_bundle
 from monitor.config import CameraConfig
 from tests.conftest import require
@@ -30,6 +31,21 @@ SLOTS = load_bundle(find_bundle("demo", Path())).manifest.window_slots
 DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 LOOKS = [("light", "desk", DESK), ("dark", "desk", DESK), ("dark", "phone", PHONE)]
 EVENT_MILLISECONDS = 60_000
+
+
+COLOURS_DRAWN = """canvas => {
+    const { width, height } = canvas;
+    const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+    const opaque = (from, to) => {
+        const found = new Map();
+        for (let at = 4 * width * Math.round(height * from); at < 4 * width * Math.round(height * to); at += 4) {
+            if (pixels[at + 3] === 255) found.set(String(pixels.slice(at, at + 3)), [...pixels.slice(at, at + 3)]);
+        }
+        return [...found.values()];
+    };
+    return [opaque(0, 0.8), opaque(0.88, 0.96)];
+}"""
+"""The opaque colours of a score line, as red, green, blue: in the place of the line, and in that of the attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,21 +166,21 @@ def test_the_wall_lives(visited):
     expect(dead.locator(".condition-text")).to_have_text("offline")
     expect(page.locator("#count")).to_have_text("2 of 3 online")
     expect(page.locator("#live")).to_have_text("Live")
-    expect(page.locator("footer")).to_contain_text("Model demo 1 on")
+    model = page.evaluate("fetch('/api/v1/monitor').then(answer => answer.json())")
+    assert model["engine"] in {"openvino", "onnxruntime", "tensorrt"}
+    expect(page.locator("footer")).to_contain_text(f"Model demo 1 on {model['engine']} {model['precision']}")
+    expect(page.locator("footer")).to_contain_text(f"version {__version__}")
     page.wait_for_function("image => image.naturalWidth === 640", arg=yard.locator("img").element_handle())
     first = yard.locator("img").get_attribute("src")
     expect(yard.locator("img")).not_to_have_attribute("src", str(first))
     canvas = yard.locator("canvas")
     page.wait_for_function("canvas => /now \\d\\.\\d\\d/.test(canvas.ariaLabel)", arg=canvas.element_handle())
-    rows = canvas.evaluate(
-        """canvas => {
-            const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-            const drawn = (from, to) => new Set(pixels.slice(...[from, to].map(share =>
-                4 * canvas.width * Math.round(canvas.height * share)))).size;
-            return [drawn(0, 0.8), drawn(0.88, 0.96)];
-        }"""
-    )
-    assert min(rows) > 3, "a line, and the attention under it"
+    above, below = canvas.evaluate(COLOURS_DRAWN)
+    blue, orange = (lambda of: of[2] - of[0] > 100), (lambda of: of[0] - of[2] > 30)
+    assert any(map(blue, above)), "the line"
+    assert not any(map(orange, above))
+    assert len(list(filter(orange, below))) > 3, "the attention under it, in shades"
+    assert not any(map(blue, below))
 
 
 def test_a_camera_that_is_no_longer_watched_leaves_the_wall(browser):
@@ -205,10 +221,11 @@ def test_filters_stand_in_the_address(visited):
     page.get_by_role("button", name="Show", exact=True).click()
     page.wait_for_url("**camera=dead**")
     expect(page.get_by_text("No alert fits.")).to_be_visible()
-    page.goto("/alerts?label=scuffle&since=2020-01-01T00:00")
+    page.goto("/alerts?label=scuffle&since=2020-01-01T00:00&until=2199-01-01T00:00")
     expect(page.locator(f'[data-alert="{alert}"]')).to_be_visible()
-    page.goto("/alerts?until=2020-01-01T00:00")
-    assert page.locator("[data-alert]").count() == 0
+    for asked in ("until=2020-01-01T00:00", "since=2199-01-01T00:00", "label=fall", "camera=none"):
+        page.goto(f"/alerts?{asked}")
+        assert page.locator("[data-alert]").count() == 0, asked
 
 
 def test_who_does_not_know_the_token_sees_nothing(shown):
@@ -276,6 +293,8 @@ def test_nobody_is_kept_out(scheme, screen, size, shown):
     with visit(shown.browser, **options) as here:
         page = here.page
         page.goto("/login")
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (int(ground[4:].split(",")[0]) > 200) == (scheme == "light")
         found = {"login": here.judge()}
         here.photograph(f"login-{scheme}-{screen}")
         log_in(here)
