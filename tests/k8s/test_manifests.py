@@ -21,7 +21,7 @@ from demo.streams import SCENES
 from k8s.generate import SOURCE, generate
 from monitor import __version__
 from monitor.bundle import find_bundle, load_bundle
-from monitor.config import Config, check_against_model, load_config
+from monitor.config import Config, EvidenceConfig, check_against_model, load_config
 from monitor.service import STOP_SECONDS
 from monitor.telemetry.metrics import Metrics
 from monitor.web.app import Page
@@ -173,6 +173,22 @@ def test_the_engine_takes_no_more_threads_than_the_pod_has_cores(overlay, tmp_pa
     """Left at 0 the program would count the node's."""
     limit = float(container_of(named(overlay, "StatefulSet"))["resources"]["limits"]["cpu"])
     assert 0 < loaded(overlay, tmp_path, monkeypatch).model.threads <= limit
+
+
+def test_the_resources_are_those_of_the_measured_sizing(overlays):
+    """Eight cameras of the operations guide fit the request, and half as much again the limit, with their packets."""
+    guide = (ROOT / "docs/operations.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| 8 \| ([\d.]+) \| (\d+) MB \|", guide, re.MULTILINE)
+    cores, megabytes = {name: (float(used), int(held)) for name, used, held in rows}["fight"]
+    resources = container_of(named(overlays["cpu"], "StatefulSet"))["resources"]
+    request, limit = resources["requests"], resources["limits"]
+    assert cores <= float(request["cpu"]) <= 2 * cores
+    assert 1.5 * cores <= float(limit["cpu"])
+    assert megabytes * 1e6 <= int(request["memory"].removesuffix("Mi")) * 2**20
+    rings = 8 * EvidenceConfig().ring_bytes
+    assert 1.5 * megabytes * 1e6 + rings <= int(limit["memory"].removesuffix("Gi")) * 2**30
+    told = f"request of {request['cpu']} core and {request['memory'].removesuffix('Mi')} MiB"
+    assert told in " ".join((ROOT / "docs/kubernetes.md").read_text().split())
 
 
 def test_the_network_policy_lets_cameras_and_kafka_through(overlay, tmp_path, monkeypatch):
