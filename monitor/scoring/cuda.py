@@ -43,12 +43,23 @@ def find_gpu() -> Gpu:
     """
     try:
         runtime = load_runtime()
-        if _checked(runtime.cudaGetDeviceCount()) < 1:
+        if _device_count(runtime) < 1:
             raise EngineUnavailable(ENGINE, "no NVIDIA GPU is visible to this process")
     except EngineUnavailable as exc:
         raise EngineUnavailable(ENGINE, exc.reason, expected=not DRIVER.exists()) from exc
     found = _checked(runtime.cudaGetDeviceProperties(0))
     return Gpu(found.name.decode().rstrip("\0"), f"{found.major}.{found.minor}")
+
+
+def _device_count(runtime: Any) -> int:
+    try:
+        answer = runtime.cudaGetDeviceCount()
+    except (
+        RuntimeError
+    ) as exc:  # a library is not there: the driver's, with cuda-bindings before 12.9, or the runtime's
+        raise EngineUnavailable(ENGINE, f"no NVIDIA GPU or driver here ({' '.join(str(exc).split())})") from exc
+    count: int = _checked(answer)
+    return count
 
 
 class Stream:

@@ -127,6 +127,18 @@ def test_without_cuda_bindings_it_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         cuda.find_gpu()
 
 
+def test_without_the_drivers_library_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As cuda-bindings 12.8 does; later ones return an error in its place."""
+
+    def count() -> None:
+        raise RuntimeError("Failed to dlopen\nlibcuda.so.1")
+
+    monkeypatch.setattr(cuda, "load_runtime", lambda: types.SimpleNamespace(cudaGetDeviceCount=count))
+    with pytest.raises(EngineUnavailable) as raised:
+        cuda.find_gpu()
+    assert raised.value.reason == "no NVIDIA GPU or driver here (Failed to dlopen libcuda.so.1)"
+
+
 @pytest.mark.parametrize("driver", [True, False])
 def test_only_a_machine_with_a_driver_has_to_be_looked_into(monkeypatch, tmp_path: Path, driver: bool) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
