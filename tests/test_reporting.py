@@ -17,6 +17,7 @@ from monitor.delivery.outbox import OutboxStats
 from monitor.records import CameraState, CameraStatus, FailureReason, HealthChange, HealthState
 from monitor.reporting import Reporter
 from monitor.scoring.engine import Skipped, open_engine
+from monitor.scoring.shadow import Disagreement, ShadowReport
 from monitor.telemetry.metrics import Metrics
 from tests.events.test_tracker import make_score
 
@@ -89,6 +90,24 @@ def test_what_was_passed_over_is_told_in_order_and_how_well_the_engine_that_serv
     ):
         assert serves[measure] == figure
         assert read(reporter, "monitor_engine_parity", engine=opened.engine.name, measure=measure) == figure
+
+
+@pytest.mark.usefixtures("all_levels")
+def test_of_a_shadow_only_its_disagreement_is_told(reporter):
+    differs = Disagreement("yard", 3, 10.0, 12.5, "", "scuffle", 0.7)
+    with capture_logs() as lines:
+        reporter.shadow(ShadowReport("demo 2", agreed=5))
+        assert lines == []
+        reporter.shadow(ShadowReport("demo 2", disagreed=3, disagreement=differs))
+    [told] = lines
+    assert (told["event"], told["camera"], told["windows"], told["shadow_label"]) == (
+        "shadow_disagreed",
+        "yard",
+        3,
+        "scuffle",
+    )
+    assert read(reporter, "monitor_shadow_windows_total", bundle="demo 2", verdict="agrees") == 5
+    assert read(reporter, "monitor_shadow_windows_total", bundle="demo 2", verdict="disagrees") == 3
 
 
 def test_a_window_decided_after_the_aim_is_late(reporter):

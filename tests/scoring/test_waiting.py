@@ -63,6 +63,7 @@ def test_no_burst_of_one_camera_starves_another(burst, batch, priority) -> None:
     room.put(sample_of("yard", 0), 1.0)
     order: list[tuple[str, int]] = []
     while ("yard", 0) not in order:
+        assert len(order) < PATIENCE_PLACES * (burst + 1), "it starves"
         order += names(room.take(batch))
         for slot in range(batch):  # the flood goes on
             room.put(sample_of("flood", burst + len(order) + slot), 2.0)
