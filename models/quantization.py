@@ -136,6 +136,7 @@ def _signed(model: onnx.ModelProto) -> onnx.ModelProto:
     for name in widened:
         wider = numpy_helper.to_array(constants[name]) * np.float32(255 / 127)
         constants[name].CopyFrom(numpy_helper.from_array(wider.astype(np.float32), name))
+    del model.graph.value_info[:]  # it calls the levels unsigned; whoever reads the graph infers the types
     return model
 
 

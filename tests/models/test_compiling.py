@@ -23,7 +23,8 @@ from monitor.cli.compiling import compile_bundle
 from monitor.errors import MonitorError
 from monitor.scoring.cache import EngineCache
 from monitor.scoring.door import Precision
-from monitor.scoring.engine import doors_to, open_engine
+from monitor.scoring.engine import doors_to, open_checked, open_engine
+from monitor.scoring.onnxruntime import OnnxRuntimeDoor
 
 pytestmark = pytest.mark.timeout(320)  # two quantizations: seconds alone, minutes on a busy machine
 
@@ -85,7 +86,10 @@ def test_the_report_is_printed_and_kept(compiled, bundle: Bundle) -> None:
 
 
 def test_signed_quantization_is_what_tensorrt_takes(compiled, bundle: Bundle, clips: Path) -> None:
-    """One scale a tensor for activations, signed bytes, no offset; checked without TensorRT, by the graph."""
+    """One scale a tensor for activations, signed bytes, no offset, and what is left gives the golden outputs.
+
+    Checked without TensorRT: by the graph, and by ONNX Runtime, which reads the same one.
+    """
     script = """
 import sys; sys.modules["torch"] = None
 from pathlib import Path
@@ -99,6 +103,10 @@ onnx.save(graph, sys.argv[3])
     out = clips.parent / "signed.onnx"
     command = [sys.executable, "-c", script, str(bundle.path), str(clips), str(out)]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
+    onnx.checker.check_model(onnx.load(out), full_check=True)
+    cache = EngineCache(clips.parent / "signed")
+    cache.put_graph(bundle, "onnxruntime", Precision.INT8, out.read_bytes(), {})
+    open_checked(OnnxRuntimeDoor(cache), bundle, Precision.INT8, threads=1).engine.close()
     graph = onnx.load(out).graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     pairs = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
