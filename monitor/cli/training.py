@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from monitor.bundle import load_bundle
 from monitor.cli.console import err
-from monitor.errors import InputInvalid
+from monitor.errors import BundleInvalid, InputInvalid
 
 
 def train(
@@ -43,6 +44,9 @@ def train(
     `monitor train clips.csv --out models/bundles/mine --resume`
     """
     room = training_room()
+    told = room.card.Provenance(
+        data=f"`{data.name}`", licence=licence, command=_command(), version=next_version(out_folder)
+    )
     try:
         bundle = room.training.run(
             data,
@@ -53,12 +57,21 @@ def train(
             skip_bad=skip_bad,
             prefix=prefix,
             resume=resume,
-            provenance=room.card.Provenance(data=f"`{data.name}`", licence=licence, command=_command()),
+            provenance=told,
         )
     except KeyboardInterrupt:
         tell_how_to_resume()
         raise
-    err.print(f"[green]✓[/] {escape(str(bundle.path))}", highlight=False)
+    err.print(f"[green]✓[/] {escape(str(bundle.path))}, version {bundle.manifest.version}", highlight=False)
+
+
+def next_version(folder: Path) -> str:
+    """Return the version of a bundle that takes the place of the one in a folder: alerts tell which of them decided."""
+    try:
+        version = load_bundle(folder).manifest.version
+    except BundleInvalid:
+        return "1"
+    return str(int(version) + 1) if version.isdecimal() else "1"
 
 
 def tell_how_to_resume() -> None:

@@ -15,6 +15,8 @@ import pytest
 
 from models.scenes import Scene
 from monitor.__main__ import INTERRUPTED
+from monitor.bundle import load_bundle, write_manifest
+from monitor.cli.training import next_version
 from monitor.events.alerts import alert_schema
 from tests.services.monitor import COMMAND, MonitorProcess, configuration, run_command
 from tests.services.rtsp import Mount, RtspServer
@@ -226,6 +228,14 @@ def test_help_teaches(command):
     code, output = run_command(*([command] if command else []), "--help")
     assert code == 0
     assert "Usage" in output
+
+
+def test_a_bundle_that_is_trained_again_has_another_version(tmp_path):
+    assert next_version(tmp_path / "new") == "1"
+    bundle = shutil.copytree(ROOT / "models/bundles/demo", tmp_path / "demo")
+    assert next_version(bundle) == "2"
+    write_manifest(bundle, load_bundle(bundle).manifest.model_copy(update={"version": "spring"}))
+    assert next_version(bundle) == "1"
 
 
 def test_a_wrong_option_is_exit_code_2():
