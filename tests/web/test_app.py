@@ -133,12 +133,6 @@ def test_a_position_that_no_alert_has_is_no_error(before, address):
     assert get(f"{address}/alerts?before={quote(before)}")[0] == 200
 
 
-def test_it_is_read_only(address):
-    request = urllib.request.Request(f"{address}/", method="POST", data=b"")
-    assert get(request)[0] == 405
-    assert get(f"{address}/none")[0] == 404
-
-
 def test_a_taken_port_is_one_clear_error(shown):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from pathlib import Path
+
+import pytest
 
 from monitor.web.app import Page, openapi_document
 from monitor.web.feed import Feed
 from monitor.web.headers import CONTENT_POLICY
 
-from .test_app import Shown, fetch, served
+from .test_app import Shown, fetch, get, served
 
 ROOT = Path(__file__).parent.parent.parent
 PATHS = """
@@ -51,6 +54,17 @@ def routes_of(app):
 def test_the_paths_are_these_and_only_login_and_logout_take_a_post():
     routes = routes_of(Page(Shown(), Feed()).app)
     assert [f"{method} {path}" for method, path in routes] == PATHS.split("\n")[1:-1]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_it_is_read_only(method):
+    """Whatever is asked for; but for the login and the logout, which take a POST."""
+    paths = {path for _, path in routes_of(Page(Shown(), Feed()).app)} | {"/static/style.css"}
+    assert len(paths) > 20
+    with served(Shown()) as address:
+        for path in paths - ({"/login", "/logout"} if method == "POST" else set()):
+            place = address + path.replace("{", "").replace("}", "")
+            assert get(urllib.request.Request(place, method=method, data=b"x=1"))[0] == 405, path
 
 
 def test_the_committed_openapi_document_is_the_one_the_code_makes():
