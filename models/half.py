@@ -21,6 +21,7 @@ def to_half(bundle: Bundle) -> onnx.ModelProto:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of weights that are rounded to the smallest number: meant
         from onnxruntime.transformers.float16 import convert_float_to_float16
+        from onnxruntime.transformers.onnx_model import OnnxModel
 
         model = onnx.load(bundle.backbone_path)
         nodes = list(model.graph.node)
@@ -28,4 +29,5 @@ def to_half(bundle: Bundle) -> onnx.ModelProto:
         half: onnx.ModelProto = convert_float_to_float16(
             model, keep_io_types=True, node_block_list=[node.name for node in nodes[:first]]
         )
+        OnnxModel(half).topological_sort()  # the casts that it adds stand at the end, behind those who read them
     return half

@@ -18,12 +18,13 @@ from rich.console import Console
 from models.compiling import find_door
 from models.half import to_half
 from models.scenes.clips import plan_clips, write_clips
-from monitor.bundle import Bundle, find_bundle, load_bundle
+from monitor.bundle import BACKBONE_INPUT, Bundle, find_bundle, load_bundle
 from monitor.cli.compiling import compile_bundle
 from monitor.errors import MonitorError
+from monitor.scoring import onnxruntime
 from monitor.scoring.cache import EngineCache
 from monitor.scoring.door import Precision
-from monitor.scoring.engine import doors_to, open_checked, open_engine
+from monitor.scoring.engine import FAINT, TOLERANCES, doors_to, open_checked, open_engine
 from monitor.scoring.onnxruntime import OnnxRuntimeDoor
 
 pytestmark = pytest.mark.timeout(320)  # two quantizations: seconds alone, minutes on a busy machine
@@ -165,6 +166,21 @@ def test_a_build_for_tensorrt_shows_how_far_it_is(tmp_path: Path, terminal: bool
     door._on_progress("Tactics", 1, 2)
     door._on_progress("Tactics", 2, 2)
     assert re.findall(r"\w+: \d+ of \d+", shown.getvalue()) == lines
+
+
+@pytest.mark.parametrize("name", ["demo", "fight"])
+def test_half_precision_is_a_sound_graph_that_gives_the_golden_outputs(name: str) -> None:
+    """Checked without TensorRT: ONNX Runtime reads the same graph."""
+    bundle = load_bundle(find_bundle(name, Path.cwd()))
+    model = to_half(bundle)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.load_library().InferenceSession(model.SerializeToString())
+    golden = bundle.golden()
+    lengths = np.linalg.norm(golden.embeddings, axis=1)
+    for pictures, expected in zip(golden.pictures, golden.embeddings, strict=True):
+        [found] = session.run(None, {BACKBONE_INPUT: pictures[None]})
+        length = max(np.linalg.norm(expected), FAINT * lengths.max())
+        assert np.linalg.norm(found[0] - expected) <= TOLERANCES[Precision.FP16].embedding_error * length
 
 
 def test_half_precision_keeps_what_is_outside(bundle: Bundle) -> None:
