@@ -3,9 +3,10 @@
 Run: `python -m benchmarks.capture [--quick] --json FILE`. One RTSP server plays encoded 1080p25 H.264 files in a loop;
 it encodes nothing and is not counted; a witness, which only counts the packets of one stream, tells whether the server
 kept up. Each contender runs in processes of its own, which are counted whole. A contender that delivers fewer than 95
-of 100 samples asked for does not keep up, and gets no more cameras; slots that an idle gate leaves out on purpose are
-not asked of it. Processor time is that of the processes: another load on the machine makes it noisier, and hardly
-larger, until somebody does not keep up. Run as root, the server and then the contenders go before other work.
+of 100 samples asked for, or reads its streams slower than they come, does not keep up, and gets no more cameras; slots
+that an idle gate leaves out on purpose are not asked of it. Processor time is that of the processes: another load on
+the machine makes it noisier, and hardly larger, until somebody does not keep up. Run as root, the server and then the
+contenders go before other work.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One way to read cameras, in a process of its own: what it should do in on stdin, its counts out on stdout.
 
 The first line of stdin is a `Task` as JSON. After that each line asks for a count, and one comes back:
-`{"samples": 1234, "slots": 1234, "ring_bytes": 0}`. The process ends when stdin does.
+`{"samples": 1234, "slots": 1234, "read": null, "ring_bytes": 0}`. The process ends when stdin does.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Tally:
         self.samples = 0
         self.slots = 0
         """Of the sampling grid, answered for: those that an idle gate left out on purpose count too."""
+        self.read: int | None = None
+        """Pictures taken from the streams, where that can be told; who reads too slowly may still give all samples."""
         self.ring: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -58,9 +60,15 @@ class Tally:
             self.samples += 1
             self.slots += 1 + left_out
 
+    def took(self, pictures: int) -> None:
+        """Count pictures that were taken from a stream, decoded or not."""
+        with self._lock:
+            self.read = (self.read or 0) + pictures
+
     def line(self) -> str:
         """Return the counts as a line."""
-        return json.dumps({"samples": self.samples, "slots": self.slots, "ring_bytes": sum(self.ring.values())})
+        ring_bytes = sum(self.ring.values())
+        return json.dumps({"samples": self.samples, "slots": self.slots, "read": self.read, "ring_bytes": ring_bytes})
 
 
 def watch_with_monitor(task: Task, tally: Tally) -> None:
@@ -75,6 +83,7 @@ def watch_with_monitor(task: Task, tally: Tally) -> None:
 
     def count(counts: CaptureCounts) -> None:
         tally.ring[counts.camera] = counts.ring_bytes or 0
+        tally.took(counts.packets)
 
     shape = SampleShape(
         pictures=task.pictures,
@@ -126,6 +135,7 @@ def watch_with_opencv(task: Task, tally: Tally) -> None:
         capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         last = 0
         while capture.grab():
+            tally.took(1)
             slot = int(time.time() * task.sample_fps)
             if slot != last:
                 last = slot

@@ -19,6 +19,8 @@ from benchmarks.capture.contenders import STARTED_AT_ONCE_SECONDS, Name, Task
 from benchmarks.capture.witness import CONTENDER_NICE, Witness, take_precedence
 
 KEEPS_UP_SHARE = 0.95
+COUNTS_SECONDS = 1.0
+"""Our own counts come so late at most."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -28,7 +30,7 @@ class Measured:
 
     cameras: int
     keeps_up: bool
-    """Whether it gave the samples that were asked of it."""
+    """Whether it gave the samples that were asked of it, and read its streams at their pace."""
     served_share: float | None = None
     """Of the pictures that a camera would have sent, those that the benchmark's own server did."""
     cpu_per_camera: float | None = None
@@ -86,9 +88,11 @@ class Trial:
             sent = witness.packets - sent
             memory = contender.memory()
         rate, answered = ((after[key] - before[key]) / elapsed / cameras for key in ("samples", "slots"))
+        enough = answered * elapsed >= KEEPS_UP_SHARE * self.task.sample_fps * (elapsed - self.slack_seconds)
+        read = None if after["read"] is None else (after["read"] - before["read"]) / cameras / self.fps
         return Measured(
             cameras=cameras,
-            keeps_up=answered * elapsed >= KEEPS_UP_SHARE * self.task.sample_fps * (elapsed - self.slack_seconds),
+            keeps_up=enough and (read is None or read >= KEEPS_UP_SHARE * (elapsed - COUNTS_SECONDS)),
             served_share=round(sent / elapsed / self.fps, 3),
             cpu_per_camera=round((spent_then - spent) / elapsed / cameras, 5),
             pss_bytes=sum(one.pss for one in memory),
@@ -130,12 +134,12 @@ class _Contender:
             process.kill()
         psutil.wait_procs(processes, timeout=5)
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, Any]:
         """Return what it has counted so far."""
         self._ask("count")
         assert self._process is not None
         assert self._process.stdout is not None
-        counts: dict[str, int] = json.loads(self._process.stdout.readline())
+        counts: dict[str, Any] = json.loads(self._process.stdout.readline())
         return counts
 
     def cpu_seconds(self) -> float:
