@@ -20,7 +20,7 @@ from models.dataset import Dataset, read_dataset
 from models.entries import list_entries
 from models.features import clip_features
 from models.judging import judge_clip, read_labelled
-from models.metrics import Measured, measure
+from models.metrics import Measured, confusion, measure
 from models.progress import progress_bar
 from models.recipe import Recipe
 from models.recordings import EVENTS_TABLE, Watched
@@ -155,7 +155,6 @@ def _judge(trained: Trained, dataset: Dataset, recipe: Recipe, *, cache: Path, c
 
 def _report(dataset: Dataset, probabilities: NDArray[np.float32], folds: tuple[Measured, ...]) -> Report:
     targets = dataset.targets
-    confusion = np.zeros((len(dataset.labels), len(dataset.labels)), np.int64)
-    np.add.at(confusion, (targets, probabilities.argmax(axis=1)), 1)
     measured = measure(probabilities, targets, dataset.groups, dataset.labels)
-    return Report(dataset.labels, measured, folds, confusion)
+    said = confusion(targets, probabilities.argmax(axis=1), len(dataset.labels))
+    return Report(dataset.labels, measured, folds, said)

@@ -122,6 +122,19 @@ def _label_figures(said: NDArray[np.bool_], true: NDArray[np.bool_], groups: NDA
     )
 
 
+def confusion(targets: NDArray[np.int64], said: NDArray[np.int64], labels: int) -> NDArray[np.int64]:
+    """Return (L, L) clips: rows are true labels, columns what was said.
+
+    Args:
+        targets: (C,) index of the label.
+        said: (C,) index of what was said.
+        labels: L.
+    """
+    counts = np.zeros((labels, labels), np.int64)
+    np.add.at(counts, (targets, said), 1)
+    return counts
+
+
 def roc_auc(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> float:
     """Return how often an event scores above a non-event, ties half; NaN where there are not both.
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from models.checkpoints import EpochLoss
+from models.metrics import confusion
 from models.verdicts import JudgedClip
 from monitor.bundle import ThresholdPair
 
@@ -58,16 +59,10 @@ def _draw_stage(axes: Axes, losses: Sequence[EpochLoss], kept: EpochLoss, *, tit
     axes.legend(fontsize=8)
 
 
-def confusion_counts(judged: Sequence[JudgedClip], labels: int) -> NDArray[np.int64]:
-    """Return (L, L) clips: rows are true labels, columns what was said."""
-    counts = np.zeros((labels, labels), np.int64)
-    np.add.at(counts, ([clip.target for clip in judged], [clip.said for clip in judged]), 1)
-    return counts
-
-
 def confusion_figure(judged: Sequence[JudgedClip], labels: Sequence[str]) -> Figure:
     """Draw what was said of the clips of each label: counts, coloured by their share of the label."""
-    counts = confusion_counts(judged, len(labels))
+    targets, said = np.array([(clip.target, clip.said) for clip in judged]).T
+    counts = confusion(targets, said, len(labels))
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     side = 2.2 + 0.9 * len(labels)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")

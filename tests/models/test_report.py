@@ -13,7 +13,7 @@ from models.checkpoints import EpochLoss
 from models.dataset import Clip
 from models.entries import ClipEntry
 from models.metrics import roc_auc
-from models.report.figures import confusion_counts, curves_figure, roc_points
+from models.report.figures import confusion_figure, curves_figure, roc_points
 from models.report.strips import MOST_FRAMES, choose_clips, draw_strip
 from models.verdicts import JudgedClip
 
@@ -42,7 +42,8 @@ def test_the_curve_s_area_is_the_auc() -> None:
 
 def test_mistakes_stand_beside_the_diagonal() -> None:
     clips = [judged(0, 0.9, 0.1), judged(1, 0.8, 0.2), judged(1, 0.3, 0.7)]
-    assert confusion_counts(clips, 2).tolist() == [[1, 0], [1, 1]]
+    [axes] = confusion_figure(clips, ("normal", "fight")).axes
+    assert [text.get_text() for text in axes.texts] == ["1\n100%", "0\n0%", "1\n50%", "1\n50%"]
 
 
 def test_the_surest_are_shown_and_labels_take_turns() -> None:
