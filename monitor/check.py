@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from monitor.bundle import Manifest
+from monitor.capture.probe import StreamReport, probe
 from monitor.capture.siblings import Proposal, propose
-from monitor.capture.source import StreamReport, probe
 from monitor.config import CameraConfig, Config
 from monitor.delivery.kafka import KafkaReport, probe_kafka
 from monitor.errors import SourceFailed

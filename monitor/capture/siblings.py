@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from monitor.capture.source import StreamReport, probe
+from monitor.capture.probe import StreamReport, probe
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.errors import SourceFailed
 from monitor.records import FailureReason

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from monitor.capture.probe import probe
 from monitor.capture.siblings import propose, sibling_urls
-from monitor.capture.source import probe
 from monitor.check import probe_cameras
 from monitor.config import CameraConfig, CaptureConfig, Config
 from tests.conftest import StartRtsp, StreamFiles, crossing_square

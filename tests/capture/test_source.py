@@ -13,7 +13,8 @@ from pathlib import Path
 import av
 import pytest
 
-from monitor.capture.source import open_source, probe, read_video
+from monitor.capture.probe import probe
+from monitor.capture.source import open_source, read_video
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.errors import InputInvalid, SourceFailed
 from monitor.records import ClockSource, FailureReason
