@@ -29,11 +29,11 @@ Rows = NDArray[np.floating]
 
 
 def changes(clip: Clip, recipe: Recipe) -> list[Change]:
-    """Return how a clip is shown in training: as it is, mirrored, and in the recipe's number of other ways."""
+    """Return how a clip is shown in training: as it is, and in the recipe's number of other ways, or mirrored."""
     seed = int.from_bytes(hashlib.sha256(f"{recipe.seed} {clip.key}".encode()).digest()[:8])
     rng = np.random.default_rng(seed)
     drawn = [draw_change(recipe, rng) for _ in range(recipe.changed_copies)]
-    return [UNCHANGED, *([MIRRORED] if recipe.mirror else []), *drawn]
+    return [UNCHANGED, *(drawn or ([MIRRORED] if recipe.mirror else []))]
 
 
 def clip_features(

@@ -67,12 +67,17 @@ class Recipe(BaseModel):
     Few groups choose an epoch by chance."""
 
     changed_copies: Annotated[int, Field(ge=0)] = 0
-    """Copies of each clip, changed at random, that teach beside it where layers are frozen, which see each once."""
+    """Copies of each clip, changed at random, that teach beside it where layers are frozen, which see each once; 0:
+    only one, mirrored."""
     mirror: bool = True
     brightness: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Most that a training window's contrast is changed, as a share."""
     zoom: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Most that is cut off a training window's pictures, as a share of their width and height."""
+    backwards_share: Share = 0.0
+    """Of the changed windows that are shown backwards in time."""
+    compressed_share: Share = 0.0
+    """Of the changed windows that are compressed once more, as JPEG."""
     gap_share: Share = 0.1
     """Share of a training window's slots that are turned into gaps."""
 
@@ -99,12 +104,16 @@ class Recipe(BaseModel):
 RECIPES = {
     "fight": Recipe(input_scale=32.0, false_alarm_share=0.05),
     "motion": Recipe(
-        sample=SampleShape(pictures=4, context_spacing_seconds=1 / 15, width_pixels=224, height_pixels=224),
+        sample=SampleShape(pictures=4, context_spacing_seconds=1 / 15, width_pixels=192, height_pixels=192),
         input_scale=32.0,
         standardise=True,
-        mirror=False,
-        frozen_epochs=20,
-        patience_epochs=6,
+        frozen_epochs=15,
+        early_stopping=False,
+        changed_copies=3,
+        zoom=0.35,
+        brightness=0.3,
+        backwards_share=0.3,
+        compressed_share=0.3,
         false_alarm_share=0.05,
         refit=True,
     ),

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from models import evaluation, recordings, training
-from models.augmentation import draw_change
+from models.augmentation import Change, draw_change
 from models.calibration import calibrate, fit_temperature
 from models.dataset import Clip, Dataset, DatasetInvalid
 from models.entries import ClipEntry
@@ -215,6 +215,30 @@ def test_augmenting_mirrors_whole_windows() -> None:
     window = np.arange(2 * 2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 2, 3, 4, 3)
     seen = {draw_change(recipe, np.random.default_rng(seed)).apply(window).tobytes() for seed in range(20)}
     assert seen == {window.tobytes(), window[:, :, :, ::-1].tobytes()}
+
+
+def test_time_runs_backwards_within_each_sample() -> None:
+    window = np.arange(3 * 4 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 4, 2, 2, 3)
+    np.testing.assert_array_equal(Change(backwards=True).apply(window), window[:, ::-1])
+
+
+def test_compressing_coarsens_and_keeps_the_colours_apart() -> None:
+    window = np.zeros((2, 2, 32, 32, 3), np.uint8)
+    window[..., 0] = np.linspace(0, 200, 32, dtype=np.uint8)
+    window[:, :, 7, 7] = 255
+    changed = Change(jpeg_quality=40).apply(window)
+    assert changed.shape == window.shape
+    assert not np.array_equal(changed, window)
+    red, green, blue = (changed[..., channel].mean() for channel in range(3))
+    assert red > 50 > max(green, blue)
+
+
+def test_copies_are_drawn_in_the_recipes_shares() -> None:
+    recipe = TINY.model_copy(update={"backwards_share": 0.3, "compressed_share": 0.5})
+    drawn = [draw_change(recipe, np.random.default_rng(seed)) for seed in range(300)]
+    assert np.mean([change.backwards for change in drawn]) == pytest.approx(0.3, abs=0.1)
+    assert np.mean([change.jpeg_quality < 100 for change in drawn]) == pytest.approx(0.5, abs=0.1)
+    assert max(change.zoom for change in drawn) <= recipe.zoom
 
 
 def test_the_average_follows_weights_and_batch_statistics() -> None:
