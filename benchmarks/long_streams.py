@@ -143,6 +143,8 @@ def unseen_entries(data: Path, manifest: Manifest, collection: str) -> list[Clip
     recipe = Recipe.model_validate(manifest.training["recipe"])
     if sum(manifest.training["clips"].values()) != len(entries):
         return entries
+    if recipe.refit:
+        raise SystemExit(f"{manifest.name} was taught by all groups of {collection}*: take clips of another collection")
     nothing = np.zeros((0, 1, 1, 1, 3), np.uint8)
     clips = tuple(Clip(entry, nothing, np.zeros(0, np.int64), "") for entry in entries)
     split = split_groups(Dataset(data, manifest.labels, clips), recipe.validation_share, seed=recipe.seed)

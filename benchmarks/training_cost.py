@@ -84,7 +84,7 @@ def compare(data: Path, *, prefix: str, pixels: int, folds: int) -> dict[str, ob
         width_pixels=pixels,
         height_pixels=pixels,
     )
-    sampled = RECIPES["motion"].model_copy(update={"sample": small, "mirror": False})
+    sampled = RECIPES["motion"].model_copy(update={"sample": small, "mirror": False, "changed_copies": 0})
     factor = ALL_FRAMES_FPS / sampled.sample_fps
     slots = {"window_slots": round(sampled.window_slots * factor), "stride_slots": round(sampled.stride_slots * factor)}
     every = sampled.model_copy(update={"sample_fps": ALL_FRAMES_FPS, **slots})
