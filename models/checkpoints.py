@@ -24,6 +24,7 @@ from torch import nn
 from models.dataset import Dataset
 from models.recipe import Recipe
 from monitor.errors import InputInvalid
+from monitor.whole_file import whole_file
 
 _RUN, _STATE, _START, _MODEL = "run.json", "state.pt", "start.pt", "model.pt"
 
@@ -261,9 +262,8 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _save(state: Any, path: Path) -> None:
     """Write a checkpoint whole or not at all: an interruption must not leave half of one."""
-    part = path.with_name(f"{path.name}.part")
-    torch.save(state, part)
-    part.replace(path)
+    with whole_file(path) as file:
+        torch.save(state, file)
 
 
 def _duration(seconds: float) -> str:

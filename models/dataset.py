@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +24,7 @@ from models.recipe import Recipe
 from monitor.capture.sampler import Sampler
 from monitor.capture.source import read_video
 from monitor.errors import InputInvalid, MonitorError, Problem
+from monitor.whole_file import whole_file
 
 _CACHE_FORMAT = 1
 LONGEST_CLIP_WINDOWS = 3
@@ -200,7 +200,7 @@ def _decode(path: Path, recipe: Recipe, stem: Path) -> None:
     slots: list[int] = []
     shape = recipe.sample
     axes = (shape.pictures, shape.height_pixels, shape.width_pixels, 3)
-    with _whole_or_not(stem.with_name(f"{stem.name}.npy")) as file:
+    with whole_file(stem.with_name(f"{stem.name}.npy")) as file:
         _write_header(file, (0, *axes))
         for frame, seconds in read_video(path):
             time = seconds + offset_seconds
@@ -212,25 +212,13 @@ def _decode(path: Path, recipe: Recipe, stem: Path) -> None:
             raise InputInvalid(path, "too short: holds no full sample")
         file.seek(0)
         _write_header(file, (len(slots), *axes))
-    with _whole_or_not(stem.with_name(f"{stem.name}.slots.npy")) as file:
+    with whole_file(stem.with_name(f"{stem.name}.slots.npy")) as file:
         np.save(file, np.array(slots, np.int64))
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     """Write the head of an .npy file of uint8; numpy leaves room in it for the first axis to grow."""
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-@contextmanager
-def _whole_or_not(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write into that appears under its name once it is complete, and never otherwise."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w+b") as file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _slots_of(taken: NDArray[np.int64], entry: ClipEntry, recipe: Recipe) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from models.entries import TABLE, list_entries
 from monitor.errors import InputInvalid
+from monitor.whole_file import whole_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +44,15 @@ def add_clip(dataset: Path, clip: Path, *, label: str, group: str) -> Added:
     earlier = [entry for entry in entries if entry.path.name == clip.name]
     place = Path(label, *group.split("/"), clip.name)
     path = table.parent / place
-    _copy(clip, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with clip.open("rb") as source, whole_file(path) as file:
+        shutil.copyfileobj(source, file)
     if table.is_file() or table == dataset:
         _write_line(table, {"path": place.as_posix(), "label": label, "group": group})
     for entry in earlier:
         if entry.path != path and entry.path.resolve().is_relative_to(table.parent.resolve()):
             entry.path.unlink(missing_ok=True)
     return Added(path, earlier[0].label if earlier else None)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    shutil.copyfile(source, part)
-    part.replace(target)
 
 
 def _write_line(table: Path, values: dict[str, str]) -> None:
@@ -71,6 +66,5 @@ def _write_line(table: Path, values: dict[str, str]) -> None:
     written = io.StringIO()
     rows = csv.writer(written, lineterminator="\r\n" if "\r\n" in text else "\n")
     rows.writerows([header, *kept, [values.get(column, "") for column in header]])
-    part = table.with_name(f".{table.name}.part")
-    part.write_text(written.getvalue(), encoding="utf-8", newline="")
-    part.replace(table)
+    with whole_file(table) as file:
+        file.write(written.getvalue().encode())

@@ -22,6 +22,7 @@ from typing import Any
 
 from monitor.bundle import BACKBONE, Bundle
 from monitor.scoring.door import COMPILED, Precision
+from monitor.whole_file import whole_file
 
 RECORD_FORMAT = 1
 
@@ -93,6 +94,5 @@ class EngineCache:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    with whole_file(path) as file:
+        file.write(content)
