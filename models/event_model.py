@@ -7,6 +7,7 @@ Shapes: N windows or samples, T slots, K pictures, D floats of an embedding, R h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, cast
 
 import torch
@@ -33,14 +34,11 @@ class Backbone(Protocol):
     def __call__(self, images: Tensor) -> Tensor:
         """Return the embeddings."""
 
-    def early(self, images: Tensor, released: int) -> Tensor:
-        """Return the maps (N, C, H, W) behind all stages but the last `released`."""
-
-    def late(self, maps: Tensor, released: int) -> Tensor:
-        """Return the embeddings of such maps."""
-
     def stages(self) -> list[nn.Module]:
         """Return the parts in order, to be frozen and released from the end."""
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Return the embeddings of the last stage's maps (N, C, H, W)."""
 
 
 class InputPicture(nn.Module):
@@ -90,21 +88,15 @@ class SmallBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the embeddings."""
-        return self.late(images, len(self.layers))
-
-    def early(self, images: Tensor, released: int) -> Tensor:
-        """Return the maps behind all convolutions but the last `released`."""
-        maps: Tensor = self.layers[: len(self.layers) - released](images)
-        return maps
-
-    def late(self, maps: Tensor, released: int) -> Tensor:
-        """Return the embeddings of such maps."""
-        maps = self.layers[len(self.layers) - released :](maps)
-        return torch.cat((maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))), dim=1)
+        return self.pool(_through(self.stages(), images))
 
     def stages(self) -> list[nn.Module]:
         """Return the convolutions in order."""
         return list(self.layers)
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Return mean and maximum of each map."""
+        return torch.cat((maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))), dim=1)
 
 
 class EfficientNetLite0(nn.Module):
@@ -125,21 +117,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the embeddings."""
-        return self.late(images, len(self.stages()))
-
-    def early(self, images: Tensor, released: int) -> Tensor:
-        """Return the maps behind all stages but the last `released`."""
-        stages = self.stages()
-        for stage in stages[: len(stages) - released]:
-            images = stage(images)
-        return images
-
-    def late(self, maps: Tensor, released: int) -> Tensor:
-        """Return the embeddings of such maps."""
-        stages = self.stages()
-        for stage in stages[len(stages) - released :]:
-            maps = stage(maps)
-        return maps.mean(dim=(2, 3))
+        return self.pool(_through(self.stages(), images))
 
     def stages(self) -> list[nn.Module]:
         """Return stem, blocks and head convolution in order."""
@@ -147,6 +125,10 @@ class EfficientNetLite0(nn.Module):
         first = nn.Sequential(network._conv_stem, network._bn0, network._swish)
         last = nn.Sequential(network._conv_head, network._bn1, network._swish)
         return [first, *network._blocks, last]
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Return the mean of each map."""
+        return maps.mean(dim=(2, 3))
 
 
 class AttentionHead(nn.Module):
@@ -277,11 +259,14 @@ class EventModel(nn.Module):
     def early(self, pictures: Tensor, released: int) -> Tensor:
         """Return the maps (N, C, H, W) of samples (N, K, H, W, 3) behind all stages but the last `released`."""
         images = self.input_picture(pictures).contiguous(memory_format=torch.channels_last)
-        return cast(Backbone, self.backbone).early(images, released)
+        stages = self.stages()
+        return _through(stages[: len(stages) - released], images)
 
     def late(self, maps: Tensor, released: int) -> Tensor:
         """Return embeddings (N, D) of such maps."""
-        return cast(Backbone, self.backbone).late(maps.contiguous(memory_format=torch.channels_last), released)
+        stages = self.stages()
+        maps = _through(stages[len(stages) - released :], maps.contiguous(memory_format=torch.channels_last))
+        return cast(Backbone, self.backbone).pool(maps)
 
 
 class LatePart(nn.Module):
@@ -298,6 +283,12 @@ class LatePart(nn.Module):
         embeddings[mask] = self.model.late(maps[mask], self.released)
         logits, attention = self.model.head(embeddings, mask)
         return logits, attention
+
+
+def _through(stages: Sequence[nn.Module], maps: Tensor) -> Tensor:
+    for stage in stages:
+        maps = stage(maps)
+    return maps
 
 
 def _build_backbone(recipe: Recipe, channels: int) -> nn.Module:

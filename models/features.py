@@ -21,6 +21,7 @@ from models.dataset import Clip
 from models.event_model import EventModel
 from models.progress import progress_bar
 from models.recipe import Recipe
+from monitor.whole_file import whole_file
 
 _BATCH_SAMPLES = 16
 
@@ -55,16 +56,12 @@ def clip_features(
         shown: how each clip is changed first; None: not at all.
         title: of the progress bar.
     """
-    key = _key(model)
-    shown = shown or [UNCHANGED] * len(clips)
-    features = []
-    with progress_bar(console) as progress:
-        for clip, change in progress.track(list(zip(clips, shown, strict=True)), description=title):
-            path = cache / f"{clip.key}.{key}{_suffix(change)}.npy"
-            if not path.is_file():
-                _save(path, embed_samples(model, clip.pictures, change=change))
-            features.append(np.load(path))
-    return features
+    seen = list(zip(clips, shown or [UNCHANGED] * len(clips), strict=True))
+
+    def embed(clip: Clip, change: Change) -> Rows:
+        return embed_samples(model, clip.pictures, change=change)
+
+    return [np.load(path) for path in _kept(seen, _key(model), embed, cache=cache, console=console, title=title)]
 
 
 def clip_maps(
@@ -81,16 +78,14 @@ def clip_maps(
 
     The other arguments are those of `clip_features`.
     """
-    key = f"{_key(model)}-{released}"
-    maps = []
-    with progress_bar(console) as progress:
-        for clip, change in progress.track(list(zip(clips, shown, strict=True)), description=title):
-            path = cache / f"{clip.key}.{key}{_suffix(change)}.npy"
-            if not path.is_file():
-                parts = _passed(model, clip.pictures, change, lambda batch: model.early(batch, released))
-                _save(path, np.concatenate([part.astype(np.float16) for part in parts]))
-            maps.append(np.load(path, mmap_mode="r"))
-    return maps
+    seen, key = list(zip(clips, shown, strict=True)), f"{_key(model)}-{released}"
+
+    def pass_early(clip: Clip, change: Change) -> Rows:
+        parts = _passed(model, clip.pictures, change, lambda batch: model.early(batch, released))
+        return np.concatenate([part.astype(np.float16) for part in parts])
+
+    paths = _kept(seen, key, pass_early, cache=cache, console=console, title=title)
+    return [np.load(path, mmap_mode="r") for path in paths]
 
 
 def embed_samples(model: EventModel, pictures: NDArray[np.uint8], *, change: Change = UNCHANGED) -> NDArray[np.float32]:
@@ -121,12 +116,23 @@ def _passed(
         yield step(torch.from_numpy(batch).to(device)).float().cpu().numpy()
 
 
-def _save(path: Path, rows: Rows) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        np.save(file, rows)
-    part.replace(path)
+def _kept(
+    seen: Sequence[tuple[Clip, Change]],
+    key: str,
+    make: Callable[[Clip, Change], Rows],
+    *,
+    cache: Path,
+    console: Console,
+    title: str,
+) -> Iterator[Path]:
+    """Yield the file of each clip as it is seen, under a key of what makes its rows; make those that are missing."""
+    with progress_bar(console) as progress:
+        for clip, change in progress.track(seen, description=title):
+            path = cache / f"{clip.key}.{key}{_suffix(change)}.npy"
+            if not path.is_file():
+                with whole_file(path) as file:
+                    np.save(file, make(clip, change))
+            yield path
 
 
 def _suffix(change: Change) -> str:
