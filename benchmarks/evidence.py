@@ -15,16 +15,18 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from monitor.capture.evidence import EvidenceKeeper
 from monitor.capture.ring import PacketRing, StreamFormat
-from monitor.records import BeginClip, EndClip, EvidenceReport, TakePictures
+from monitor.records import BeginClip, CameraPicture, EndClip, EvidenceReport, TakePictures
 
 FPS = 25
 SIZE = (1920, 1080)
@@ -49,7 +51,7 @@ def encode(path: Path, seconds: float, codec: str) -> None:
     name, key = ("libx265", "x265-params") if codec == "hevc" else ("libx264", "x264-params")
     with av.open(str(path), "w") as container:
         options = {"preset": "ultrafast", key: params, "b": "4000000"}
-        stream = container.add_stream(name, rate=FPS, options=options)
+        stream = cast(VideoStream, container.add_stream(name, rate=FPS, options=options))
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
         for number, picture in enumerate(pictures(round(seconds * FPS))):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
@@ -77,7 +79,12 @@ def measure(path: Path, folder: Path, *, rounds: int) -> tuple[list[EvidenceRepo
     begin = time.time() - 20.0
     ring = filled_ring(path, begin)
     told: list[EvidenceReport] = []
-    keeper = EvidenceKeeper(folder, rings_of=lambda _camera: [ring], tell=told.append)
+
+    def tell(report: EvidenceReport | CameraPicture) -> None:
+        if isinstance(report, EvidenceReport):
+            told.append(report)
+
+    keeper = EvidenceKeeper(folder, rings_of=lambda _camera: [ring], tell=tell)
     threading.Thread(target=keeper.run, daemon=True).start()
     end = ring.since(1e12)[-1].seconds
     times = tuple(end - 3.0 + number / 5 for number in range(WINDOW))

@@ -99,7 +99,7 @@ def _pictures(path: Path, size: tuple[int, int]) -> list[Picture]:
     """Return a clip's pictures, RGB, on a grid of FPS."""
     pictures: list[Picture] = []
     for frame, seconds in read_video(path):
-        picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+        picture = np.asarray(frame.to_ndarray(format="rgb24", width=size[0], height=size[1]), np.uint8)
         pictures += [picture] * max(0, round(seconds * FPS) + 1 - len(pictures))
     return pictures
 

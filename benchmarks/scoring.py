@@ -155,7 +155,7 @@ def reuse(bundle: Bundle, *, rounds: int) -> list[dict[str, Any]]:
         except EngineUnavailable:
             continue
         with closing(engine):
-            works = [
+            works: list[Callable[[], Any]] = [
                 partial(engine.embed, pictures[:REUSE_STRIDE]),
                 partial(engine.embed, pictures),
                 partial(engine.classify, window, mask),

@@ -15,10 +15,11 @@ import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 from av.codec.context import Flags
+from av.video.stream import VideoStream
 from rich.console import Console
 from rich.table import Table
 
@@ -73,7 +74,7 @@ def measure(name: str, path: Path, seconds: float, rounds: int) -> dict[str, Any
 def encode(path: Path, name: str, seconds: float) -> None:
     codec, options = STREAMS[name]
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS, options=options)
+        stream = cast(VideoStream, container.add_stream(codec, rate=FPS, options=options))
         stream.width, stream.height = SIZE
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.time_base = Fraction(1, FPS)

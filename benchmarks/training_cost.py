@@ -20,20 +20,18 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from sklearn.model_selection import StratifiedGroupKFold
 
 from models.dataset import Dataset, read_dataset
+from models.evaluation import judge_in_folds
 from models.event_model import EventModel
 from models.features import clip_features
-from models.metrics import Measured, measure
+from models.metrics import Measured, estimate, measure
 from models.recipe import RECIPES, Recipe
-from models.training import train
 from monitor.bundle import SampleShape
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "fight"
 ALL_FRAMES_FPS = 30.0
 """Every frame of a clip of up to 30 a second has a slot of its own; slower clips leave gaps."""
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +110,11 @@ def run_side(dataset: Dataset, recipe: Recipe, decode_seconds: float, *, folds: 
     began = time.process_time()
     torch.manual_seed(recipe.seed)
     model = EventModel(recipe, len(dataset.labels))
-    features = clip_features(model, dataset.clips, mirrored=False, cache=cache, console=console)
+    features = clip_features(model, dataset.clips, cache=cache, console=console)
     embedded = time.process_time()
-    probabilities = judge_in_folds(dataset, recipe, features, folds=folds, cache=cache, console=console)
+    probabilities = np.zeros((len(dataset.clips), len(dataset.labels)), np.float32)
+    for judged, said in judge_in_folds(dataset, recipe, folds=folds, cache=cache, console=console):
+        probabilities[judged] = said
     return Side(
         measured=measure(probabilities, dataset.targets, dataset.groups, dataset.labels),
         right=probabilities.argmax(axis=1) == dataset.targets,
@@ -124,28 +124,6 @@ def run_side(dataset: Dataset, recipe: Recipe, decode_seconds: float, *, folds: 
         features_seconds=embedded - began,
         head_seconds=time.process_time() - embedded,
     )
-
-
-def judge_in_folds(
-    dataset: Dataset,
-    recipe: Recipe,
-    features: list[NDArray[np.float32]],
-    *,
-    folds: int,
-    cache: Path,
-    console: Console,
-) -> NDArray[np.float32]:
-    """Return the probabilities (C, L) of each clip by the model that had not seen its group."""
-    probabilities = np.zeros((len(dataset.clips), len(dataset.labels)), np.float32)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=recipe.seed)
-    for number, (teaching, judged) in enumerate(splitter.split(dataset.targets, dataset.targets, dataset.groups)):
-        checkpoints = cache / f"fold{number}"
-        trained = train(
-            dataset.subset(teaching.tolist()), recipe, cache=cache, checkpoints=checkpoints, console=console
-        )
-        for clip in judged:
-            probabilities[clip] = trained.judge(features[clip], dataset.clips[clip], recipe)
-    return probabilities
 
 
 def report(sampled: Side, every: Side, console: Console) -> dict[str, object]:
@@ -162,45 +140,31 @@ def report(sampled: Side, every: Side, console: Console) -> dict[str, object]:
         table.add_row(name, f"{few:.0f}", f"{many:.0f}", f"{few / many:.1%}")
     table.add_row("accuracy (95%)", str(sampled.measured.accuracy), str(every.measured.accuracy), "")
     table.add_row("ROC-AUC (95%)", str(sampled.measured.auc), str(every.measured.auc), "")
-    low, high = difference_interval(sampled, every)
-    gain = float(sampled.right.mean() - every.right.mean())
+    gains = sampled.right.astype(np.float64) - every.right
+    gain = estimate(lambda rows: float(gains[rows].mean()), sampled.groups)
     console.print(table)
-    console.print(f"accuracy, sampled less all frames, paired: {gain:+.3f} ({low:+.3f} to {high:+.3f})")
+    console.print(f"accuracy, sampled less all frames, paired: {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
     return {
         "sampled": figures(sampled),
         "all": figures(every),
         "cost_share_frames": sampled.frames / every.frames,
         "cost_share_seconds": sampled.seconds / every.seconds,
-        "accuracy_difference": {"value": gain, "low": low, "high": high},
+        "accuracy_difference": gain.as_json(),
         "accuracy_within_interval": every.measured.accuracy.low <= sampled.measured.accuracy.value,
     }
 
 
 def figures(side: Side) -> dict[str, object]:
     """Return one side for machines."""
-    accuracy, auc = side.measured.accuracy, side.measured.auc
     return {
         "clips": side.measured.clips,
-        "accuracy": {"value": accuracy.value, "low": accuracy.low, "high": accuracy.high},
-        "auc": {"value": auc.value, "low": auc.low, "high": auc.high},
+        "accuracy": side.measured.accuracy.as_json(),
+        "auc": side.measured.auc.as_json(),
         "frames": side.frames,
         "decode_seconds": side.decode_seconds,
         "features_seconds": side.features_seconds,
         "head_seconds": side.head_seconds,
     }
-
-
-def difference_interval(sampled: Side, every: Side) -> tuple[float, float]:
-    """Return the 95% interval of the difference in accuracy: groups drawn anew, the same for both sides."""
-    rng = np.random.default_rng(0)
-    gain = sampled.right.astype(np.float64) - every.right
-    members = [np.flatnonzero(sampled.groups == group) for group in np.unique(sampled.groups)]
-    drawn = [
-        gain[np.concatenate([members[place] for place in rng.integers(0, len(members), len(members))])].mean()
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return float(low), float(high)
 
 
 if __name__ == "__main__":

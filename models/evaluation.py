@@ -5,6 +5,7 @@ Clips are judged by their windows' mean; a recording labelled as a whole by the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,16 +84,33 @@ def run_folds(
         raise InputInvalid(data, f"{folds} folds: there can be 2 to {groups}, the number of groups")
     probabilities = np.zeros((len(dataset.clips), len(dataset.labels)), np.float32)
     per_fold: list[Measured] = []
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=recipe.seed)
-    for teaching, judged in splitter.split(dataset.targets, dataset.targets, dataset.groups):
-        checkpoints = cache / "checkpoints" / f"fold{len(per_fold) + 1}of{folds}"
-        taught = dataset.subset(teaching.tolist())
-        trained = train(taught, recipe, cache=cache, checkpoints=checkpoints, console=console, resume=resume)
-        kept = dataset.subset(judged.tolist())
-        probabilities[judged] = _judge(trained, kept, recipe, cache=cache, console=console)
-        per_fold.append(measure(probabilities[judged], kept.targets, kept.groups, kept.labels))
+    for judged, said in judge_in_folds(dataset, recipe, folds=folds, cache=cache, console=console, resume=resume):
+        probabilities[judged] = said
+        per_fold.append(measure(said, dataset.targets[judged], dataset.groups[judged], dataset.labels))
         console.print(f"fold {len(per_fold)}: {per_fold[-1]}", highlight=False)
     return _report(dataset, probabilities, tuple(per_fold))
+
+
+def judge_in_folds(
+    dataset: Dataset, recipe: Recipe, *, folds: int, cache: Path, console: Console, resume: bool = False
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield of each fold by group the places of its clips, and their probabilities by a model that had not seen them.
+
+    Args:
+        dataset: has as many groups as folds, or more.
+        recipe: is trained anew for each fold.
+        folds: two or more.
+        cache: keeps embeddings and checkpoints.
+        console: shows the progress.
+        resume: go on from the checkpoints of an interrupted run.
+    """
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=recipe.seed)
+    splits = splitter.split(dataset.targets, dataset.targets, dataset.groups)
+    for number, (teaching, judged) in enumerate(splits, start=1):
+        checkpoints = cache / "checkpoints" / f"fold{number}of{folds}"
+        taught = dataset.subset(teaching.tolist())
+        trained = train(taught, recipe, cache=cache, checkpoints=checkpoints, console=console, resume=resume)
+        yield judged, _judge(trained, dataset.subset(judged.tolist()), recipe, cache=cache, console=console)
 
 
 def recipe_of(bundle: Bundle) -> Recipe:

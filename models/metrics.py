@@ -95,8 +95,8 @@ def measure(
     return Measured(
         clips=len(targets),
         groups=len(np.unique(groups)),
-        accuracy=_estimate(accuracy, groups),
-        auc=_estimate(auc, groups),
+        accuracy=estimate(accuracy, groups),
+        auc=estimate(auc, groups),
         labels={
             label: _label_figures(probabilities.argmax(axis=1) == index, targets == index, groups)
             for index, label in enumerate(labels)
@@ -116,9 +116,9 @@ def _label_figures(said: NDArray[np.bool_], true: NDArray[np.bool_], groups: NDA
 
     return LabelFigures(
         clips=int(true.sum()),
-        precision=_estimate(partial(share, of=said), groups),
-        recall=_estimate(partial(share, of=true), groups),
-        f1=_estimate(f1, groups),
+        precision=estimate(partial(share, of=said), groups),
+        recall=estimate(partial(share, of=true), groups),
+        f1=estimate(f1, groups),
     )
 
 
@@ -149,8 +149,13 @@ def roc_auc(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> float:
     return float(below.mean() / (2 * len(others)))
 
 
-def _estimate(figure: Callable[[NDArray[np.int64]], float], groups: NDArray[np.str_]) -> Estimate:
-    """Return the figure with the percentile interval of a bootstrap over groups."""
+def estimate(figure: Callable[[NDArray[np.int64]], float], groups: NDArray[np.str_]) -> Estimate:
+    """Return a figure with the percentile interval of a bootstrap over groups.
+
+    Args:
+        figure: takes the places of clips, some of them more than once; NaN where it cannot be told of them.
+        groups: (C,) recording of each clip; whole groups are drawn.
+    """
     rng = np.random.default_rng(0)
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     drawn = []

@@ -178,7 +178,7 @@ def _answer(
 
 def _mounts(plan: Plan, streams: Path) -> dict[str, Mount]:
     streams.mkdir(parents=True, exist_ok=True)
-    mounts = {}
+    mounts: dict[str, Mount] = {}
     for scene in ("idle", "busy"):
         if scene in plan.scenes or "mixed" in plan.scenes:
             path = streams / f"{scene}-{plan.lines}p{plan.fps}-{plan.loop_seconds:g}s.h264"

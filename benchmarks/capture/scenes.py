@@ -7,6 +7,7 @@ moves; through the busy one people walk and a van drives, all the time.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,7 @@ def encode_scene(out: Path, *, busy: bool, seconds: float, lines: int = SIZE[1],
 
 def bits_per_second(lines: int, fps: int) -> int:
     """Return the rate that a stream of this height is encoded at: less than its pixels, as cameras do."""
-    return round(BITS_PER_SECOND * (lines / SIZE[1]) ** 1.5 * fps / FPS)
+    return round(BITS_PER_SECOND * math.pow(lines / SIZE[1], 1.5) * fps / FPS)
 
 
 def pictures(seconds: float, *, busy: bool, fps: int = FPS) -> Iterator[Picture]:
