@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.recipe import Recipe
+from monitor.capture.pictures import jpeg
 
 _JPEG_QUALITIES = (30, 80)
 
@@ -71,7 +72,7 @@ def _draw_quality(recipe: Recipe, rng: np.random.Generator) -> int:
 
 def _compressed(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     """Return a picture (H, W, 3) as it comes back out of a JPEG."""
-    _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    encoded = np.frombuffer(jpeg(picture, quality=quality), np.uint8)
     return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
 
 

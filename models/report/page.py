@@ -12,16 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from models.metrics import Measured
 from models.recipe import Recipe
 from models.report.figures import confusion_figure, curves_figure, png, roc_figure
-from models.report.strips import ClipStrip, choose_clips, draw_strip
+from models.report.strips import choose_clips, draw_strip
 from models.verdicts import JudgedClip
 from monitor.bundle import Bundle
+from monitor.capture.pictures import jpeg
 
 if TYPE_CHECKING:
     from models.training import Trained
@@ -30,7 +30,8 @@ FOLDER, PAGE = "report", "index.html"
 MOST_STRIPS = 6
 """Of right clips, and of wrong ones."""
 _TEMPLATE = "report.html"
-_QUALITY = 80
+STRIP_QUALITY = 80
+"""Of the JPEG that the page holds: a tenth of the PNG's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +134,10 @@ def _write_strips(judged: Sequence[JudgedClip], bundle: Bundle, folder: Path, *,
                 said=manifest.labels[clip.said],
                 probability=float(clip.probabilities.max()),
                 seconds=clip.most_attended_seconds(manifest.sample_fps),
-                address=_address(_jpeg(drawn), "jpeg"),
+                address=_address(jpeg(drawn.pixels, quality=STRIP_QUALITY), "jpeg"),
             )
         )
     return strips
-
-
-def _jpeg(drawn: ClipStrip) -> bytes:
-    """Return a strip as the page holds it: a tenth of the PNG's bytes."""
-    return cv2.imencode(".jpg", drawn.pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
 
 
 def _address(content: bytes, kind: str) -> str:

@@ -20,7 +20,6 @@ MOST_FRAMES = 16
 class ClipStrip:
     """One clip as its window was seen."""
 
-    judged: JudgedClip
     pixels: NDArray[np.uint8]
     """(H, W, 3) uint8, in OpenCV's order."""
 
@@ -43,7 +42,7 @@ def draw_strip(judged: JudgedClip, sample_fps: float) -> ClipStrip:
     shown = np.sort(np.argsort(-judged.attention, kind="stable")[:MOST_FRAMES])
     slots = [_slot(judged, int(place), sample_fps) for place in shown]
     most_attended = int(np.argmax(judged.attention[shown]))
-    return ClipStrip(judged, strip(slots, most_attended=most_attended))
+    return ClipStrip(strip(slots, most_attended=most_attended))
 
 
 def _slot(judged: JudgedClip, place: int, sample_fps: float) -> StripSlot:

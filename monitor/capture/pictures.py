@@ -48,17 +48,16 @@ class StripSlot:
     """Its weight in the decision, 0 to 1."""
 
 
-def jpeg(pixels: Pixels) -> bytes:
+def jpeg(pixels: Pixels, *, quality: int = JPEG_QUALITY) -> bytes:
     """Return pixels as a JPEG file."""
-    _, coded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    _, coded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return coded.tobytes()
 
 
 def shown_jpeg(pixels: Pixels) -> bytes:
     """Return pixels as a small JPEG file, no wider than a page needs."""
     small = _scaled(pixels, SHOWN_WIDTH) if pixels.shape[1] > SHOWN_WIDTH else pixels
-    _, coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, SHOWN_QUALITY])
-    return coded.tobytes()
+    return jpeg(small, quality=SHOWN_QUALITY)
 
 
 def thumbnail(pixels: Pixels) -> Pixels:
