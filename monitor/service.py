@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -53,6 +53,7 @@ from monitor.web.server import WebServer
 from monitor.web.view import AlertFilter, AlertView, CameraView, Health, MonitorView
 
 log = structlog.get_logger()
+_Row = TypeVar("_Row")
 
 STOP_SECONDS = 4.5
 """Budget of a whole stop; a person waits no longer than five seconds."""
@@ -503,8 +504,8 @@ class Service:
 
     def alerts(self, wanted: AlertFilter, *, limit: int, before: int | None = None) -> Sequence[AlertView]:
         """Return the newest alerts, newest first; none while the outbox cannot be read, which the page says."""
-        try:
-            newest = self._outbox.newest_of_each(
+        newest = self._read_alerts(
+            lambda: self._outbox.newest_of_each(
                 limit,
                 camera=wanted.camera,
                 label=wanted.label,
@@ -512,19 +513,22 @@ class Service:
                 until_seconds=wanted.until_seconds,
                 before=before,
             )
-        except OutboxUnavailable as exc:
-            self._outbox_not_read("alerts", exc)
-            return []
-        self._said.changes("alerts", "")
+        )
         return [AlertView(position, json.loads(value)) for position, value in newest]
 
     def alert(self, alert_id: str) -> Sequence[Mapping[str, Any]]:
         """Return the messages of one alert; none where it is not known, or while the outbox cannot be read."""
+        return [json.loads(value) for value in self._read_alerts(lambda: self._outbox.messages_of(alert_id))]
+
+    def _read_alerts(self, read: Callable[[], list[_Row]]) -> list[_Row]:
+        """Return what is read of the outbox; nothing while it cannot be."""
         try:
-            return [json.loads(value) for value in self._outbox.messages_of(alert_id)]
+            found = read()
         except OutboxUnavailable as exc:
             self._outbox_not_read("alerts", exc)
             return []
+        self._said.changes("alerts", "")
+        return found
 
 
 def open_service(
