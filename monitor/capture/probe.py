@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -161,8 +162,9 @@ class _Look:
             yield "no frame could be decoded"
         if self._decode_errors:
             yield f"{self._decode_errors} of {self.packets} packets could not be decoded"
-        if report.declared_fps and report.measured_fps and not _close(report.declared_fps, report.measured_fps):
-            yield f"declares {report.declared_fps:.4g} frames a second and sends {report.measured_fps:.4g}"
+        declared, measured = report.declared_fps, report.measured_fps
+        if declared and measured and not math.isclose(declared, measured, rel_tol=RATE_TOLERANCE):
+            yield f"declares {declared:.4g} frames a second and sends {measured:.4g}"
         gop_seconds = span if report.gop_seconds is None else report.gop_seconds
         if gop_seconds > MOST_GOP_SECONDS:
             seldom = "fewer than two keyframes in" if report.gop_seconds is None else "a keyframe only every"
@@ -171,7 +173,3 @@ class _Look:
             yield "B-frames: each picture comes later by the reordering"
         if report.skew_seconds is not None and abs(report.skew_seconds) > SKEW_SECONDS:
             yield f"the camera's clock is {report.skew_seconds:+.1f} s off; set NTP on it"
-
-
-def _close(one: float, other: float) -> bool:
-    return abs(one - other) <= RATE_TOLERANCE * max(one, other)

@@ -54,9 +54,7 @@ def find_gpu() -> Gpu:
 def _device_count(runtime: Any) -> int:
     try:
         answer = runtime.cudaGetDeviceCount()
-    except (
-        RuntimeError
-    ) as exc:  # a library is not there: the driver's, with cuda-bindings before 12.9, or the runtime's
+    except RuntimeError as exc:  # a library is missing: the driver's (cuda-bindings before 12.9), or the runtime's
         raise EngineUnavailable(ENGINE, f"no NVIDIA GPU or driver here ({' '.join(str(exc).split())})") from exc
     count: int = _checked(answer)
     return count
