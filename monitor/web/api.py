@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import APIKeyCookie, HTTPBearer
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from monitor.web.alerts import MEDIA_TYPES, MOST_POSITION, evidence_of, page_of
 from monitor.web.answers import (
@@ -35,7 +37,10 @@ LATEST_SECONDS = 86_400.0 * 366 * 2000
 
 CameraId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="The camera's id.")]
 AlertId = Annotated[str, Path(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description="The alert's id.")]
-Moment = Annotated[float | None, Query(ge=0, le=LATEST_SECONDS, allow_inf_nan=False)]
+Absent = SkipJsonSchema[None]
+"""A parameter that was not given. No query can say `null`, so the document does not offer it."""
+Position = Annotated[int, Field(ge=1, le=MOST_POSITION)]
+Moment = Annotated[float, Field(ge=0, le=LATEST_SECONDS, allow_inf_nan=False)] | Absent
 
 bearer = HTTPBearer(auto_error=False, description="The token of the configuration's [http] section.")
 cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="What the login page gives a browser.")
@@ -169,11 +174,11 @@ def _add_cameras(router: APIRouter, view: View, feed: Feed) -> None:
 def _add_alerts(router: APIRouter, view: View) -> None:
     @router.get("/alerts", tags=["alerts"])
     def alerts(
-        camera: Annotated[str | None, Query(max_length=63)] = None,
-        label: Annotated[str | None, Query(max_length=200)] = None,
+        camera: Annotated[str | Absent, Query(max_length=63)] = None,
+        label: Annotated[str | Absent, Query(max_length=200)] = None,
         since: Moment = None,
         until: Moment = None,
-        before: Annotated[int | None, Query(ge=1, le=MOST_POSITION, description="From the page before.")] = None,
+        before: Annotated[Position | Absent, Query(description="From the page before.")] = None,
         limit: Annotated[int, Query(ge=1, le=MOST_ALERTS)] = 50,
     ) -> AlertsAnswer:
         """Return a page of alerts, newest first, each as its newest message."""
