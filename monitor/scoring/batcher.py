@@ -2,7 +2,7 @@
 
 One thread puts batches together and runs the backbone; the other keeps the rings, runs the head and tells the
 scores. They work at once: while a batch is in the backbone, the one before it is being finished. Between them lies
-one batch at most.
+one batch at most. Where a device runs the backbone, the next batch is copied to it while it computes.
 
     put ──▶ waiting ──▶ backbone ──▶ one batch ──▶ rings, head, callbacks
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monitor.bundle import Manifest
 from monitor.config import ScoringConfig
@@ -43,6 +44,16 @@ class _Change:
 
     pipeline: ScoringPipeline
     crossing: Crossing
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A batch in the backbone."""
+
+    batch: list[Waiting]
+    began_seconds: float
+    forgotten: tuple[str, ...]
+    """Cameras that were forgotten before it."""
 
 
 class Scorer:
@@ -96,6 +107,9 @@ class Scorer:
         self._stop_by: Deadline | None = None
         self._closed = False
         self._failed = False
+        self._under_way: tuple[_Begun, Callable[[], NDArray[np.float32]]] | None = None
+        """What a device computes, and what waits for its embeddings."""
+        self._backbone_free_since = 0.0
         self._embed_seconds = 0.0
         self._finish_seconds = 0.0
         self._asked: ScoringPipeline | None = None
@@ -227,8 +241,12 @@ class Scorer:
             while (batch := self._next_batch()) is not None:
                 if batch:
                     self._embed(batch)
+                elif self._under_way is not None:
+                    self._end_under_way()
                 else:
                     self._use_idle_time()
+            if not self._failed:
+                self._end_under_way()
         except Exception as exc:  # the top of the thread: the service stops in order and exits with this error
             self._fail(exc)
         finally:
@@ -241,7 +259,7 @@ class Scorer:
             while not self._may_begin():
                 if self._failed or self._stop_by is not None:
                     return None
-                if self._shadow_may_step():
+                if self._under_way is not None or self._shadow_may_step():
                     return []
                 self._take_what_was_asked()
                 if not self._changed.wait(self._wait_seconds()):
@@ -298,15 +316,33 @@ class Scorer:
             self._hand_over(Embedded("", (), 0.0, 0.0, (), steps, (), (), None))
 
     def _embed(self, batch: list[Waiting]) -> None:
-        began = time.monotonic()
-        cameras = self._take_forgotten()
-        oldest = min(waiting.since_seconds for waiting in batch)
-        parts, steps = self._parts(batch, began)
-        ended = time.monotonic()
-        steps += self._after_change(ended)
+        """Run the backbone on a batch; or have the device begin on it, and end the batch before."""
+        begun = _Begun(batch, time.monotonic(), self._take_forgotten())
+        answer = self._pipeline.begin([waiting.sample for waiting in batch]) if self._change is None else None
+        self._end_under_way()
+        if answer is not None:
+            self._under_way = begun, answer
+            return
+        parts, steps = self._parts(batch, begun.began_seconds)
+        self._embedded(begun, parts, steps + self._after_change(time.monotonic()))
+
+    def _end_under_way(self) -> None:
+        """Wait for the batch that the device computes, if there is one."""
+        if self._under_way is None:
+            return
+        begun, answer = self._under_way
+        part = Part(self._pipeline, begun.batch, answer())
+        self._under_way = None
+        self._embedded(begun, (part,), ())
+
+    def _embedded(self, begun: _Begun, parts: tuple[Part, ...], steps: tuple[ModelStep, ...]) -> None:
+        """Hand over what the backbone made of a batch."""
+        batch, ended = begun.batch, time.monotonic()
+        taken = ended - max(begun.began_seconds, self._backbone_free_since)
+        self._backbone_free_since = ended
         with self._changed:
-            self._plan.served(len(batch), ended - began)
-            self._embed_seconds = ended - began
+            self._plan.served(len(batch), taken)
+            self._embed_seconds = taken
             thinned = self._plan.level > 0
         if self._shadow is not None:
             self._shadow.offer(batch, thinned=thinned)
@@ -314,11 +350,11 @@ class Scorer:
             Embedded(
                 engine=parts[-1].pipeline.engine.name,
                 samples=tuple(waiting.sample.camera for waiting in batch),
-                oldest_wait_seconds=began - oldest,
-                embed_seconds=ended - began,
+                oldest_wait_seconds=begun.began_seconds - min(waiting.since_seconds for waiting in batch),
+                embed_seconds=taken,
                 parts=parts,
                 steps=steps,
-                forgotten=cameras,
+                forgotten=begun.forgotten,
                 pipelines=tuple({id(part.pipeline): part.pipeline for part in parts}.values()),
                 shadow=self._shadow,
             )
@@ -418,5 +454,7 @@ class Scorer:
         with self._changed:
             self._closed = True
             dropped = self._room.clear()
+        if self._under_way is not None:
+            dropped += [waiting.sample for waiting in self._under_way[0].batch]
         for sample in dropped:
             self._on_drop(sample.camera, DropReason.SCORING_QUEUE)

@@ -6,10 +6,10 @@ it is imported, and turns the library's errors into `EngineUnavailable`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,21 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back the memory; the engine is not used after this."""
+
+
+@runtime_checkable
+class DeviceEngine(Engine, Protocol):
+    """An engine whose device computes by itself: meanwhile the processor copies the next batch to it."""
+
+    def begin(self, pictures: Pictures) -> Callable[[], NDArray[np.float32]]:
+        """Copy N samples to the device and have it begin; belongs to the thread that `embed` belongs to.
+
+        Returns what waits for the (N, D) float32 embeddings; it may be called after the next `begin`, and raises what
+        `embed` raises.
+
+        Raises:
+            EngineUnavailable: the library failed.
+        """
 
 
 class Door(Protocol):

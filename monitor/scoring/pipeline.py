@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from monitor.bundle import Manifest
 from monitor.config import ScoringConfig
 from monitor.records import Sample, Score, Window
-from monitor.scoring.door import Engine
+from monitor.scoring.door import DeviceEngine, Engine
 from monitor.scoring.waiting import Waiting
 from monitor.scoring.windows import CameraWindows, Pushed
 
@@ -76,6 +76,18 @@ class ScoringPipeline:
             EngineUnavailable: the engine failed.
         """
         return self.engine.embed([sample.pictures for sample in samples])
+
+    def begin(self, samples: Sequence[Sample]) -> Callable[[], NDArray[np.float32]] | None:
+        """Have a device begin on one batch; None where the engine has none, and `embed` is the way.
+
+        Returns what waits for the embeddings.
+
+        Raises:
+            EngineUnavailable: the engine failed; what is returned raises it too.
+        """
+        if not isinstance(self.engine, DeviceEngine):
+            return None
+        return self.engine.begin([sample.pictures for sample in samples])
 
     def finish(
         self,

@@ -10,7 +10,7 @@ happens once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +32,9 @@ MAJORS = ("10", "11")
 """Versions whose Python API this is written against."""
 USUAL_BATCH = 8
 """As many samples as a batch has unless the configuration says otherwise."""
+
+BATCHES_AT_ONCE = 2
+"""In the backbone: one is computed while the next is copied. The device holds the buffers of both."""
 
 log = structlog.get_logger()
 
@@ -76,9 +79,9 @@ class TensorRtDoor:
         plans = PlanFolder(self._folder(bundle, gpu, version))
         manifest = bundle.manifest
         with memory_told(f"opening {manifest.name} in {precision.value}"):
-            embedder = self._part(_backbone(manifest, backbone, precision), plans, gpu, version)
+            embedder = self._part(_backbone(manifest, backbone, precision), plans, gpu, version, lanes=BATCHES_AT_ONCE)
             try:
-                classifier = self._part(_head(manifest, bundle.head_path), plans, gpu, version)
+                classifier = self._part(_head(manifest, bundle.head_path), plans, gpu, version, lanes=1)
             except EngineUnavailable:
                 embedder.close()
                 raise
@@ -101,7 +104,7 @@ class TensorRtDoor:
             return None
         return folder
 
-    def _part(self, graph: _GraphOnDevice, plans: PlanFolder, gpu: Gpu, version: str) -> Any:
+    def _part(self, graph: _GraphOnDevice, plans: PlanFolder, gpu: Gpu, version: str, *, lanes: int) -> Any:
         """Open a graph by a plan that was kept; build one where there is none, or it does not load after all."""
         parts = import_module("monitor.scoring.tensorrt_part")
         batches = (self._max_batch,) if self._max_batch else (*plans.batches(), USUAL_BATCH)
@@ -109,13 +112,13 @@ class TensorRtDoor:
         key, plan = next(((key, plan) for key in keys if (plan := plans.find(key))), (keys[-1], None))
         if plan is not None:
             try:
-                return parts.Part(plan, key.max_batch, graph.inputs, graph.output_types)
+                return parts.Part(plan, key.max_batch, graph.inputs, graph.output_types, lanes=lanes)
             except EngineUnavailable as exc:
                 if OUT_OF_MEMORY in exc.reason:
                     raise
                 log.warning("engine_rebuilt", engine=NAME, graph=graph.path.name, reason=exc.reason)
         plan = self._build(graph, key, plans)
-        return parts.Part(plan, key.max_batch, graph.inputs, graph.output_types)
+        return parts.Part(plan, key.max_batch, graph.inputs, graph.output_types, lanes=lanes)
 
     def _build(self, graph: _GraphOnDevice, key: PlanKey, plans: PlanFolder) -> bytes:
         build = import_module("monitor.scoring.tensorrt_build")
@@ -172,8 +175,12 @@ class TensorRtEngine:
 
     def embed(self, pictures: Pictures) -> NDArray[np.float32]:
         """Run the backbone on N samples: to (N, D) float32."""
-        embeddings: NDArray[np.float32] = self._embedder.run({BACKBONE_INPUT: pictures})[EMBEDDINGS]
-        return embeddings
+        return self.begin(pictures)()
+
+    def begin(self, pictures: Pictures) -> Callable[[], NDArray[np.float32]]:
+        """Have the device begin on N samples; return what waits for their (N, D) float32 embeddings."""
+        answers: Callable[[], Mapping[str, NDArray[np.float32]]] = self._embedder.begin({BACKBONE_INPUT: pictures})
+        return lambda: answers()[EMBEDDINGS]
 
     def classify(self, embeddings: NDArray[np.float32], mask: NDArray[np.bool_]) -> Classified:
         """Run the head on N windows."""

@@ -42,7 +42,7 @@ class Device:
         self.built.append(graph.name)
         return f"{graph.name}, build {len(self.built)}".encode()
 
-    def part(self, plan: bytes, max_batch: int, inputs, outputs) -> SimpleNamespace:
+    def part(self, plan: bytes, max_batch: int, inputs, outputs, *, lanes) -> SimpleNamespace:
         if plan in self.refusals:
             raise EngineUnavailable("tensorrt", self.refusals[plan])
         self.loaded.append((plan, max_batch))

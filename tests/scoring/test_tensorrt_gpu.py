@@ -97,6 +97,17 @@ def test_batches_of_other_sizes_between_do_not_disturb_a_recorded_one(door, bund
             np.testing.assert_allclose(engine.embed(pictures[:count]), first[:count], rtol=1e-3, atol=1e-4)
 
 
+def test_batches_under_way_do_not_disturb_each_other(door, bundle: Bundle, reference) -> None:
+    shape = bundle.golden().pictures.shape[1:]
+    given = np.random.default_rng(2).integers(0, 256, (6, BATCH, *shape), dtype=np.uint8)
+    with closing(door.open(bundle, precision=Precision.FP32, threads=1)) as engine:
+        for _ in range(3):
+            answers = [engine.begin(pictures) for pictures in given]
+            for answer, pictures in zip(answers, given, strict=True):
+                expected = reference.embed(pictures)
+                assert np.linalg.norm(answer() - expected) <= 1e-3 * np.linalg.norm(expected)
+
+
 def test_the_second_start_builds_nothing(door, bundle: Bundle, cache: EngineCache) -> None:
     door.open(bundle, precision=Precision.FP32, threads=1).close()
     plans = {path: path.stat().st_mtime_ns for path in cache.folder(bundle).rglob("*.plan")}
