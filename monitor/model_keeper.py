@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitor.bundle import CHECKED_FILES, MANIFEST, Bundle, Manifest, find_bundle, load_bundle
-from monitor.config import Config, ModelConfig
+from monitor.config import Config, ModelConfig, check_against_model
 from monitor.deadline import Deadline
 from monitor.errors import BundleInvalid, ConfigInvalid, EngineUnavailable
 from monitor.scoring.cache import EngineCache
-from monitor.scoring.engine import OpenedEngine
+from monitor.scoring.engine import OpenedEngine, open_configured
 
 POLL_SECONDS = 2.0
 
@@ -202,6 +202,19 @@ class ModelKeeper:
             self._on_refusal(Refusal("shadow_refused", _one_line(exc), config.model.shadow))
             return
         self._on_shadow(model)
+
+
+def open_model(config: Config, *, config_path: Path) -> Model:
+    """Load the model that the configuration names, and prove that an engine here reproduces it.
+
+    Raises:
+        BundleInvalid: the files are missing or altered.
+        ConfigInvalid: a label that the model does not have.
+        EngineUnavailable: nothing here can run it.
+    """
+    bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
+    check_against_model(config, bundle.manifest, config_path)
+    return Model(bundle, open_configured(bundle, config.model))
 
 
 def open_shadow(config: Config, serving: Manifest, open_model: Callable[[Config], Model]) -> Model:

@@ -7,60 +7,47 @@ left; then the outbox, which keeps the rest; then the page and the metrics, so t
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any, TypeVar
 
 import structlog
 
 from monitor import __version__
-from monitor.bundle import Bundle, Manifest, find_bundle, load_bundle
+from monitor.bundle import Manifest
 from monitor.capture.evidence import EvidencePlan
 from monitor.capture.worker import CaptureSupervisor
 from monitor.config import Config, check_against_model, load_config
 from monitor.deadline import Deadline
-from monitor.decisions import Commitment, Decider, Decision, EvidenceDesk, thresholds_of
-from monitor.delivery.disk import disk_of
-from monitor.delivery.kafka import DeliveryState, Publisher
+from monitor.decisions import Commitment, Decider, Decision, EvidenceDesk
+from monitor.delivery.kafka import Publisher
 from monitor.delivery.media import MediaFolder
-from monitor.delivery.outbox import Outbox, OutboxStats
+from monitor.delivery.outbox import Outbox
 from monitor.delivery.upload import Uploader
-from monitor.errors import ConfigInvalid, MonitorError, OutboxUnavailable, StageFailed
+from monitor.errors import ConfigInvalid, StageFailed
 from monitor.events.alerts import recovered
 from monitor.events.evidence import clip_name
-from monitor.model_keeper import Model, ModelKeeper, Refusal, open_shadow
+from monitor.housekeeping import Housekeeper
+from monitor.live_view import BEAT_SECONDS, LiveView
+from monitor.model_keeper import Model, ModelKeeper, Refusal, open_model, open_shadow
 from monitor.records import CameraStatus, CaptureCounts, EvidenceKind, EvidenceReport, EvidenceResult, Sample
 from monitor.reload import applied, changes_between
 from monitor.reporting import Reporter
 from monitor.roster import Roster
 from monitor.scoring.batcher import ModelStage, ModelStep, Scorer
-from monitor.scoring.engine import OpenedEngine, open_configured
 from monitor.scoring.shadow import Shadow
-from monitor.telemetry.logs import Said
+from monitor.signals import signals_told
 from monitor.telemetry.metrics import Metrics
 from monitor.web.app import Page
 from monitor.web.feed import Feed
 from monitor.web.server import WebServer
-from monitor.web.view import AlertFilter, AlertView, CameraView, Health, MonitorView
 
 log = structlog.get_logger()
-_Row = TypeVar("_Row")
 
 STOP_SECONDS = 4.5
 """Budget of a whole stop; a person waits no longer than five seconds."""
-BEAT_SECONDS = 0.5
-STALE_BEATS = 20
-PRUNE_SECONDS = 3600.0
-MEDIA_SECONDS = 10.0
 RING_SPARE_SECONDS = 2.0
 """From a window's end to its decision and the request for its evidence, with room to spare."""
 
@@ -98,9 +85,7 @@ class Service:
         self._feed = Feed(lambda camera: self._capture.show(camera))
         self._stop = threading.Event()
         self._failure: BaseException | None = None
-        self._beat = time.monotonic()
         self._address = ""
-        self._said = Said()
         self._build()
 
     def _build(self) -> None:
@@ -151,7 +136,7 @@ class Service:
         self._keeper = ModelKeeper(
             config,
             self._model,
-            open_model=partial(open_named_model, config_path=self._config_path),
+            open_model=partial(open_model, config_path=self._config_path),
             on_model=self._roster.change_model,
             on_shadow=self._look_on,
             on_refusal=self._note_refusal,
@@ -165,8 +150,16 @@ class Service:
             if config.evidence.enabled and config.evidence.upload_url
             else None
         )
+        self._housekeeper = Housekeeper(config, outbox=self._outbox, media=self._media, reporter=reporter)
+        self._view = LiveView(
+            reporter=reporter,
+            roster=self._roster,
+            outbox=self._outbox,
+            media=self._media,
+            threads={"scoring": lambda: self._scorer.alive, "decisions": lambda: self._decider.alive},
+        )
         http = config.http
-        self._page = Page(self, self._feed, token=http.token.get_secret_value(), host=http.host)
+        self._page = Page(self._view, self._feed, token=http.token.get_secret_value(), host=http.host)
         self._web = WebServer(self._page, host=http.host, port=http.port)
 
     def _make_publishers(self) -> list[Publisher]:
@@ -194,7 +187,7 @@ class Service:
             StageFailed: a stage died; the others were stopped in order.
             MonitorError: something could not be started.
         """
-        with _signals(self.ask_to_stop, self.ask_to_reload):
+        with signals_told(self.ask_to_stop, self.ask_to_reload):
             try:
                 self._start()
                 self._wait()
@@ -223,7 +216,7 @@ class Service:
         if self._first_shadow is not None:
             self._look_on(self._first_shadow)
         self._end_unfinished()
-        self._finish_clips()
+        self._housekeeper.finish_clips()
         self._decider.start()
         for publisher in self._publishers:
             publisher.start()
@@ -248,22 +241,9 @@ class Service:
             log.warning("events_recovered", count=len(unfinished))
             self._decider.say([recovered(last, published_seconds=time.time()) for last in unfinished])
 
-    def _finish_clips(self) -> None:
-        """Give the clips that a crash cut off their names."""
-        if not self._config.evidence.enabled:
-            return
-        try:
-            finished = self._media.finish_parts()
-        except OSError as exc:
-            log.error("media_failed", reason=exc.strerror, folder=str(self._config.evidence.folder))
-            return
-        if finished:
-            log.warning("clips_recovered", count=finished)
-
     def _wait(self) -> None:
-        next_prune = next_media = time.monotonic()
         while not self._stop.wait(BEAT_SECONDS):
-            self._beat = time.monotonic()
+            self._view.beat()
             if self._capture.first_error is not None:
                 self._failed("capture")(self._capture.first_error)
             if self._reload.is_set():
@@ -273,14 +253,7 @@ class Service:
             self._reporter.events_active(self._decider.active_events())
             self._reporter.onlookers(self._page.onlookers)
             self._feed.keep_only({camera.id for camera in self._roster.config.cameras})
-            self._look_at_outbox(prune=self._beat >= next_prune)
-            if self._beat >= next_prune:
-                next_prune = self._beat + PRUNE_SECONDS
-            if self._beat >= next_media:
-                next_media = self._beat + MEDIA_SECONDS
-                self._look_at_disks()
-                if self._config.evidence.enabled:
-                    self._look_at_media()
+            self._housekeeper.look()
 
     def _read_again(self) -> None:
         """Apply what has changed in the configuration; one that is broken leaves everything as it is."""
@@ -306,42 +279,6 @@ class Service:
             changed=[camera.id for camera in (*changes.reopened, *changes.retold)],
             model=changes.model,
         )
-
-    def _look_at_outbox(self, *, prune: bool) -> None:
-        try:
-            if prune:
-                self._outbox.prune(time.time())
-            self._reporter.outbox(self._outbox.stats(time.time()))
-        except MonitorError as exc:
-            self._outbox_not_read("outbox", exc)
-        else:
-            self._said.changes("outbox", "")
-
-    def _outbox_not_read(self, what: str, error: MonitorError) -> None:
-        if self._said.changes(what, str(error)):
-            log.warning("outbox_not_read", reason=str(error))
-
-    def _look_at_disks(self) -> None:
-        folders = {"outbox": self._config.outbox.path.parent}
-        if self._config.evidence.enabled:
-            folders["media"] = self._config.evidence.folder
-        for name, folder in folders.items():
-            try:
-                self._reporter.disk(name, disk_of(folder))
-            except OSError as exc:
-                if self._said.changes(f"disk of {name}", str(exc)):
-                    log.warning("disk_not_read", folder=str(folder), reason=exc.strerror)
-            else:
-                self._said.changes(f"disk of {name}", "")
-
-    def _look_at_media(self) -> None:
-        try:
-            self._reporter.media(self._media.prune(time.time()))
-        except OSError as exc:
-            if self._said.changes("media", str(exc)):
-                log.warning("media_failed", reason=exc.strerror, folder=str(self._config.evidence.folder))
-        else:
-            self._said.changes("media", "")
 
     def _shut_down(self) -> None:
         deadline = Deadline(STOP_SECONDS)
@@ -453,83 +390,6 @@ class Service:
 
         return note
 
-    # --- what can be seen ----------------------------------------------------------------------------------------
-
-    def live(self) -> Health:
-        """Whether the process does its work."""
-        beating = time.monotonic() - self._beat < BEAT_SECONDS * STALE_BEATS
-        parts = {
-            "main": "beating" if beating else "hangs",
-            "scoring": _alive(self._scorer.alive),
-            "decisions": _alive(self._decider.alive),
-        }
-        return Health(ok=beating and self._scorer.alive and self._decider.alive, parts=parts)
-
-    def ready(self) -> Health:
-        """Whether events are recognised and kept, and Kafka does not refuse us."""
-        pipeline = self._reporter.pipeline()
-        refused = pipeline.delivery is DeliveryState.REFUSED
-        full = pipeline.outbox is not None and pipeline.outbox.full
-        outbox = pipeline.outbox_error or _fullness(pipeline.outbox)
-        kafka = "not configured"
-        if self._publishers:
-            kafka = (
-                f"{pipeline.delivery.value if pipeline.delivery else 'connecting'} {pipeline.delivery_detail}".strip()
-            )
-        parts = {
-            "engine": f"{pipeline.engine} {pipeline.precision}".strip() or "none",
-            "outbox": outbox,
-            "kafka": kafka,
-        }
-        running = self._scorer.alive and self._decider.alive
-        return Health(ok=running and not (refused or full or pipeline.outbox_error), parts=parts)
-
-    def metrics(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return self._reporter.metrics.render()
-
-    def cameras(self) -> Sequence[CameraView]:
-        """Return each camera as it stands."""
-        config, manifest = self._roster.config, self._roster.model.bundle.manifest
-        watched = {camera.id: thresholds_of(camera, config.events, manifest) for camera in config.cameras}
-        return [replace(view, watched=watched.get(view.id, {})) for view in self._reporter.cameras()]
-
-    def monitor(self) -> MonitorView:
-        """Return model, engine and delivery as they stand."""
-        return self._reporter.monitor(self._config.instance)
-
-    def media(self, name: str) -> Path | None:
-        """Return a file of evidence; None where there is none of that name."""
-        return self._media.find(name) if self._config.evidence.enabled else None
-
-    def alerts(self, wanted: AlertFilter, *, limit: int, before: int | None = None) -> Sequence[AlertView]:
-        """Return the newest alerts, newest first; none while the outbox cannot be read, which the page says."""
-        newest = self._read_alerts(
-            lambda: self._outbox.newest_of_each(
-                limit,
-                camera=wanted.camera,
-                label=wanted.label,
-                since_seconds=wanted.since_seconds,
-                until_seconds=wanted.until_seconds,
-                before=before,
-            )
-        )
-        return [AlertView(position, json.loads(value)) for position, value in newest]
-
-    def alert(self, alert_id: str) -> Sequence[Mapping[str, Any]]:
-        """Return the messages of one alert; none where it is not known, or while the outbox cannot be read."""
-        return [json.loads(value) for value in self._read_alerts(lambda: self._outbox.messages_of(alert_id))]
-
-    def _read_alerts(self, read: Callable[[], list[_Row]]) -> list[_Row]:
-        """Return what is read of the outbox; nothing while it cannot be."""
-        try:
-            found = read()
-        except OutboxUnavailable as exc:
-            self._outbox_not_read("alerts", exc)
-            return []
-        self._said.changes("alerts", "")
-        return found
-
 
 def open_service(
     config: Config, *, config_path: Path, learn_secrets: Callable[[Sequence[str]], None] = lambda _secrets: None
@@ -542,7 +402,7 @@ def open_service(
         EngineUnavailable: nothing here can run the model.
         OutboxUnavailable: the store of alerts cannot be opened.
     """
-    open_named = partial(open_named_model, config_path=config_path)
+    open_named = partial(open_model, config_path=config_path)
     model = open_named(config)
     shadow = open_shadow(config, model.bundle.manifest, open_named) if config.model.shadow else None
     outbox = Outbox.open(config.outbox, deliver=config.kafka is not None)
@@ -556,24 +416,6 @@ def open_service(
     )
 
 
-def open_named_model(config: Config, *, config_path: Path) -> Model:
-    """Do as `open_model`, in one record."""
-    return Model(*open_model(config, config_path=config_path))
-
-
-def open_model(config: Config, *, config_path: Path) -> tuple[Bundle, OpenedEngine]:
-    """Load the model that the configuration names, and prove that an engine here reproduces it.
-
-    Raises:
-        BundleInvalid: the files are missing or altered.
-        ConfigInvalid: a label that the model does not have.
-        EngineUnavailable: nothing here can run it.
-    """
-    bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
-    check_against_model(config, bundle.manifest, config_path)
-    return bundle, open_configured(bundle, config.model)
-
-
 def evidence_plan(config: Config, manifest: Manifest) -> EvidencePlan | None:
     """Return what capture keeps for evidence: the ring reaches back to the pre-roll of an event just decided."""
     settings, events = config.evidence, config.events
@@ -582,36 +424,3 @@ def evidence_plan(config: Config, manifest: Manifest) -> EvidencePlan | None:
     window = (manifest.window_slots + manifest.stride_slots * events.smoothing_windows) / manifest.sample_fps
     needed = settings.pre_seconds + window + events.minimum_seconds + RING_SPARE_SECONDS
     return EvidencePlan(settings.folder, max(settings.ring_seconds, needed), settings.ring_bytes)
-
-
-def _fullness(stats: OutboxStats | None) -> str:
-    if stats is None or not stats.crowded:
-        return "writable"
-    return "full" if stats.full else "crowded: updates are dropped, so that starts and ends find room"
-
-
-def _alive(alive: bool) -> str:
-    return "running" if alive else "not running"
-
-
-@contextmanager
-def _signals(ask_to_stop: Callable[[], None], ask_to_reload: Callable[[], None]) -> Iterator[None]:
-    """Stop on the first SIGINT or SIGTERM, end at once on the second; read everything anew on SIGHUP."""
-    asked = threading.Event()
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        if asked.is_set():
-            os._exit(1)  # a second signal means now; capture's processes end with our end of their pipe
-        asked.set()
-        ask_to_stop()
-
-    def handle_reload(_number: int, _frame: FrameType | None) -> None:
-        ask_to_reload()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, handle_reload)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

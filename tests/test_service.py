@@ -30,7 +30,7 @@ def test_an_outbox_that_cannot_be_read_is_one_line_however_many_pages_are_asked_
             for method in ("newest_of_each", "messages_of"):
                 broken.setattr(service._outbox, method, refuse)
             for _ in range(3):
-                assert service.alerts(AlertFilter(), limit=5) == []
-                assert service.alert("1") == []
-        assert service.alerts(AlertFilter(), limit=5) == []
+                assert service._view.alerts(AlertFilter(), limit=5) == []
+                assert service._view.alert("1") == []
+        assert service._view.alerts(AlertFilter(), limit=5) == []
     assert [line["event"] for line in lines] == ["outbox_not_read"]

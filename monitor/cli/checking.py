@@ -14,8 +14,7 @@ from monitor.bundle import Manifest
 from monitor.check import ProbedCamera, probe_cameras, probe_delivery, rate_problem
 from monitor.cli.console import ConfigPath, err, out, speak
 from monitor.config import Config, load_config
-from monitor.model_keeper import open_shadow
-from monitor.service import open_model, open_named_model
+from monitor.model_keeper import open_model, open_shadow
 
 
 def check(
@@ -28,8 +27,8 @@ def check(
     """
     loaded = load_config(config)
     speak(loaded)
-    bundle, opened = open_model(loaded, config_path=config)
-    manifest = bundle.manifest
+    model = open_model(loaded, config_path=config)
+    manifest, opened = model.bundle.manifest, model.opened
     out.print(f"[green]✓[/] {escape(str(config))}: {len(loaded.cameras)} camera(s)", highlight=False)
     out.print(
         f"[green]✓[/] model {manifest.name} {manifest.version} on {opened.engine.name} {opened.engine.precision}: "
@@ -41,7 +40,7 @@ def check(
         out.print(f"  not on {skipped.engine}: {escape(skipped.reason)}", highlight=False)
     opened.engine.close()
     if loaded.model.shadow:
-        shadow = open_shadow(loaded, manifest, partial(open_named_model, config_path=config))
+        shadow = open_shadow(loaded, manifest, partial(open_model, config_path=config))
         out.print(f"[green]✓[/] shadow {shadow.title} on {shadow.opened.engine.name}", highlight=False)
         shadow.opened.engine.close()
     if probe and not _probe(loaded, manifest):
