@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,19 +44,32 @@ def add_clip(dataset: Path, clip: Path, *, label: str, group: str) -> Added:
     if not label or Path(label).name != label or label.startswith("."):
         raise InputInvalid(f"label {label!r}", "is no name that a folder can have")
     table = dataset if dataset.is_file() or dataset.suffix == ".csv" else dataset / TABLE
-    entries = list_entries(dataset, []) if dataset.exists() else []
-    earlier = [entry for entry in entries if entry.path.name == clip.name]
-    place = Path(label, *group.split("/"), clip.name)
-    path = table.parent / place
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with clip.open("rb") as source, whole_file(path) as file:
-        shutil.copyfileobj(source, file)
-    if table.is_file() or table == dataset:
-        _write_line(table, {"path": place.as_posix(), "label": label, "group": group})
-    for entry in earlier:
-        if entry.path != path and entry.path.resolve().is_relative_to(table.parent.resolve()):
-            entry.path.unlink(missing_ok=True)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(table.parent):
+        entries = list_entries(dataset, []) if dataset.exists() else []
+        earlier = [entry for entry in entries if entry.path.name == clip.name]
+        place = Path(label, *group.split("/"), clip.name)
+        path = table.parent / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with clip.open("rb") as source, whole_file(path) as file:
+            shutil.copyfileobj(source, file)
+        if table.is_file() or table == dataset:
+            _write_line(table, {"path": place.as_posix(), "label": label, "group": group})
+        for entry in earlier:
+            if entry.path != path and entry.path.resolve().is_relative_to(table.parent.resolve()):
+                entry.path.unlink(missing_ok=True)
     return Added(path, earlier[0].label if earlier else None)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until nobody else on this machine labels into a folder."""
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)  # and with it the lock
 
 
 def _write_line(table: Path, values: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,16 @@ def test_a_table_that_cannot_be_read_is_left_alone(clip: Path, tmp_path: Path) -
 def test_a_label_that_cannot_be_a_folder_is_refused(label: str, clip: Path, tmp_path: Path) -> None:
     with pytest.raises(InputInvalid, match="is no name that a folder can have"):
         add_clip(tmp_path / "new", clip, label=label, group="yard/a")
+
+
+def test_nothing_is_lost_where_many_label_at_once(tmp_path: Path) -> None:
+    table = tmp_path / "data" / "clips.csv"
+
+    def label(number: int) -> None:
+        clip = tmp_path / f"{number}.mp4"
+        clip.write_bytes(b"%d" % number)
+        add_clip(table, clip, label="fight", group="yard/a")
+
+    with ThreadPoolExecutor(8) as people:
+        list(people.map(label, range(40)))
+    assert sorted(stands(table)) == sorted(("fight", "yard/a", b"%d" % number) for number in range(40))
