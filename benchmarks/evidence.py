@@ -71,7 +71,7 @@ def filled_ring(path: Path, begin_seconds: float) -> PacketRing:
         for packet in container.demux(stream):
             if packet.pts is not None:
                 seconds = begin_seconds + float(packet.pts * packet.time_base)
-                writer.append(packet, seconds=seconds, received_seconds=seconds, camera_seconds=None)
+                writer.append(packet, seconds=seconds, received_seconds=seconds)
     return ring
 
 

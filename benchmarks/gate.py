@@ -33,6 +33,7 @@ from rich.table import Table
 
 from models.scenes import Scene
 from monitor.bundle import Bundle, find_bundle, load_bundle
+from monitor.capture.arrival import Arrived
 from monitor.capture.intake import Intake
 from monitor.capture.source import Source, read_video
 from monitor.config import CameraConfig, CaptureConfig, EventsConfig, ScoringConfig
@@ -262,7 +263,7 @@ def watch(path: Path, gate: str, bundle: Bundle, opened: OpenedEngine, known: Em
         for number, packet in enumerate(container.demux(stream)):
             now = BEGIN + number / FPS
             samples: list[Sample] = []
-            for seen in intake.take(packet, now):
+            for seen in intake.take(Arrived.of(packet, now, packet.time_base)):
                 frames += 1
                 samples += [] if seen.sample is None else [seen.sample]
             idle.append(intake.gate_state is GateState.IDLE)

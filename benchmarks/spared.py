@@ -25,6 +25,7 @@ from rich.table import Table
 
 from benchmarks.capture.scenes import FPS, SIZE, pictures
 from monitor.bundle import find_bundle, load_bundle
+from monitor.capture.arrival import Arrived
 from monitor.capture.intake import Intake
 from monitor.capture.source import Source
 from monitor.config import CameraConfig, CaptureConfig
@@ -98,7 +99,7 @@ def watch(path: Path, gate: str) -> tuple[float, int, list[tuple[int, int]]]:
         intake.begin(Source(camera, container, stream, timeout_seconds=1.0))
         began = time.thread_time()
         for number, packet in enumerate(container.demux(stream)):
-            for seen in intake.take(packet, number / FPS):
+            for seen in intake.take(Arrived.of(packet, number / FPS, packet.time_base)):
                 frames += 1
                 if seen.sample is not None:
                     samples.append((seen.sample.slot, int(seen.sample.pictures.sum())))

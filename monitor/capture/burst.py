@@ -9,12 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
 
-from av.packet import Packet
-from av.video.stream import VideoStream
-
-from monitor.capture.ring import seconds_of_ticks
+from monitor.capture.arrival import Arrived
 from monitor.capture.sampler import JUMP_SECONDS, StreamClock
 from monitor.errors import SourceFailed
 from monitor.records import FailureReason
@@ -28,13 +24,6 @@ MOST_SECONDS = 1.0
 MOST_BYTES = 32 * 2**20
 """However long a burst, so much is held at most. Whoever waits for pictures meanwhile must be more patient."""
 
-Arrived: TypeAlias = "tuple[Packet[VideoStream], float]"
-
-
-def seconds_of(packet: Packet[VideoStream]) -> float | None:
-    """Return a packet's own timestamp in seconds; None where it has none."""
-    return None if packet.pts is None else seconds_of_ticks(packet.pts, packet.time_base)
-
 
 def settled(packets: Iterable[Arrived], clock: StreamClock) -> Iterator[Arrived]:
     """Yield packets in their order; hold those of unknown delay until they come at the stream's own pace.
@@ -43,7 +32,7 @@ def settled(packets: Iterable[Arrived], clock: StreamClock) -> Iterator[Arrived]
     What the burst tells of the least delay, `clock` has learnt when its first packet is yielded.
 
     Args:
-        packets: each with the host time of its arrival.
+        packets: as they arrive.
         clock: dates the frames of these packets.
 
     Raises:
@@ -51,17 +40,16 @@ def settled(packets: Iterable[Arrived], clock: StreamClock) -> Iterator[Arrived]
     """
     burst: _Burst | None = _Burst()
     try:
-        for packet, received in packets:
-            seconds = seconds_of(packet)
-            if burst is not None and burst.breaks_off_before(seconds, received):
+        for arrived in packets:
+            if burst is not None and burst.breaks_off_before(arrived):
                 yield from burst.end(clock)
                 burst = _Burst()
-            if burst is None and clock.doubts(seconds, received):
+            if burst is None and clock.doubts(arrived.seconds, arrived.received_seconds):
                 burst = _Burst()
             if burst is None:
-                yield packet, received
+                yield arrived
                 continue
-            burst.add(packet, received, seconds)
+            burst.add(arrived)
             if burst.over:
                 yield from burst.end(clock)
                 burst = None
@@ -87,16 +75,17 @@ class _Burst:
         self._past: deque[tuple[float, float]] = deque()
         """(received, timestamp) of the last PACE_SECONDS, and one before them."""
 
-    def breaks_off_before(self, seconds: float | None, received: float) -> bool:
+    def breaks_off_before(self, arrived: Arrived) -> bool:
         """Whether the delay jumps here: what comes next tells nothing of the delay before."""
-        if seconds is None or self._newest is None:
+        if arrived.seconds is None or self._newest is None:
             return False
-        waited, told = _apart(self._newest, (received, seconds))
+        waited, told = _apart(self._newest, (arrived.received_seconds, arrived.seconds))
         return abs(waited - told) > JUMP_SECONDS
 
-    def add(self, packet: Packet[VideoStream], received: float, seconds: float | None) -> None:
-        self._held.append((packet, received))
-        self._bytes += packet.size
+    def add(self, arrived: Arrived) -> None:
+        self._held.append(arrived)
+        self._bytes += arrived.packet.size
+        seconds, received = arrived.seconds, arrived.received_seconds
         if seconds is None:
             return
         self._first = seconds if self._first is None else self._first
@@ -111,7 +100,7 @@ class _Burst:
     @property
     def over(self) -> bool:
         """Whether the packets come at their own pace by now, or can be held no longer."""
-        held_seconds = self._held[-1][1] - self._held[0][1]
+        held_seconds = self._held[-1].received_seconds - self._held[0].received_seconds
         if not 0.0 <= held_seconds < MOST_SECONDS or self._bytes >= MOST_BYTES:
             return True
         if self._newest is None:

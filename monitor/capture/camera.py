@@ -14,16 +14,15 @@ from enum import Enum
 from random import Random
 
 import numpy as np
-from av.packet import Packet
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from monitor.bundle import SampleShape
-from monitor.capture.burst import seconds_of, settled
+from monitor.capture.arrival import Arrived
+from monitor.capture.burst import settled
 from monitor.capture.evidence import EvidencePlan
 from monitor.capture.intake import Intake, Seen
 from monitor.capture.ring import PacketRing, RingWriter
-from monitor.capture.source import camera_seconds, open_source
+from monitor.capture.source import open_source
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.errors import SourceFailed
 from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, Sample
@@ -105,6 +104,7 @@ class CameraLoop:
         self.camera = camera
         self.attempt = attempt
         self._settings = plan.settings
+        self._is_network = camera.is_network
         self._tell = tell
         self._stop = threading.Event()
         self._random = Random()
@@ -143,7 +143,7 @@ class CameraLoop:
         silent = time.monotonic() - self._progress
         if self._phase is _Phase.CONNECTING and silent > self._settings.connect_timeout_seconds + OVERDUE_SECONDS:
             return SourceFailed(self.camera.id, FailureReason.TIMED_OUT, f"no stream after {silent:.1f} s")
-        if self._phase is not _Phase.READING or not self.camera.is_network:
+        if self._phase is not _Phase.READING or not self._is_network:
             return None
         if silent > self._settings.stall_timeout_seconds + OVERDUE_SECONDS:
             return SourceFailed(self.camera.id, FailureReason.STALLED, f"no picture came for {silent:.1f} s")
@@ -176,31 +176,26 @@ class CameraLoop:
             self._enter(_Phase.READING)
             self._last_frame = time.monotonic()
             packets = source.packets(self._stop)
-            for packet, received in settled(packets, self._intake.clock) if self.camera.is_network else packets:
+            for arrived in settled(packets, self._intake.clock) if self._is_network else packets:
                 self._progress = time.monotonic()
-                self._take(packet, received)
+                self._take(arrived)
                 if self._tally.due():
                     self._report_counts()
                     self._settle()
 
-    def _take(self, packet: Packet[VideoStream], received: float) -> None:
+    def _take(self, arrived: Arrived) -> None:
+        size = arrived.packet.size
         self._tally.packets += 1
-        self._tally.bytes_received += packet.size
-        if self._kept is not None and packet.size:
-            self._keep(self._kept, packet, received)
-        for seen in self._intake.take(packet, received):
+        self._tally.bytes_received += size
+        if self._kept is not None and size:
+            received = arrived.received_seconds
+            seconds = self._intake.clock.expected(arrived.seconds, received)
+            self._kept.append(arrived.packet, seconds=seconds, received_seconds=received)
+        for seen in self._intake.take(arrived):
             self._show(seen)
         if self._progress - self._last_frame > UNDECODABLE_SECONDS:
             detail = f"no picture could be decoded for {UNDECODABLE_SECONDS:.0f} s"
             raise SourceFailed(self.camera.id, FailureReason.DECODE_ERROR, detail)
-
-    def _keep(self, kept: RingWriter, packet: Packet[VideoStream], received: float) -> None:
-        kept.append(
-            packet,
-            seconds=self._intake.clock.expected(seconds_of(packet), received),
-            received_seconds=received,
-            camera_seconds=camera_seconds(packet),
-        )
 
     def _show(self, seen: Seen) -> None:
         self._last_frame = self._progress = time.monotonic()
@@ -216,7 +211,7 @@ class CameraLoop:
             self._tell(seen.sample)
 
     def _recover(self, failure: SourceFailed) -> None:
-        if failure.reason is FailureReason.ENDED and self._online_since is not None and not self.camera.is_network:
+        if failure.reason is FailureReason.ENDED and self._online_since is not None and not self._is_network:
             self.attempt = 0  # a file that was played to its end did nothing wrong
         self.attempt += 1
         self._refusals = self._refusals + 1 if failure.reason is FailureReason.REFUSED else 0

@@ -13,14 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from av.packet import Packet
-from av.video.stream import VideoStream
-
-from monitor.capture.burst import seconds_of, settled
+from monitor.capture.arrival import Arrived
+from monitor.capture.burst import settled
 from monitor.capture.camera import COUNTS_SECONDS, OVERDUE_SECONDS, SETTLED_SECONDS, CapturePlan, retry_wait
 from monitor.capture.ring import PacketRing, RingWriter
 from monitor.capture.sampler import STEP_BACK_SECONDS, StreamClock
-from monitor.capture.source import camera_seconds, open_source
+from monitor.capture.source import open_source
 from monitor.config import CameraConfig
 from monitor.errors import SourceFailed
 from monitor.records import CaptureCounts, ClipStreamStatus, FailureReason
@@ -168,9 +166,9 @@ class ClipLoop:
                 keeper = _Keeper(writer, clock)
                 began = told = time.monotonic()
                 packets = source.packets(self._stop)
-                for packet, received in settled(packets, clock) if self.camera.is_network else packets:
+                for arrived in settled(packets, clock) if self.camera.is_network else packets:
                     self._connection.progress = now = time.monotonic()
-                    keeper.keep(packet, received)
+                    keeper.keep(arrived)
                     if not self._connection.connected:
                         self._connection.connected = True
                         self._say(online=True)
@@ -214,16 +212,12 @@ class _Keeper:
         self._latest = -math.inf
         self._bytes = 0
 
-    def keep(self, packet: Packet[VideoStream], received: float) -> None:
+    def keep(self, arrived: Arrived) -> None:
+        packet, received = arrived.packet, arrived.received_seconds
         if not packet.size:
             return
         self._bytes += packet.size
-        self._writer.append(
-            packet,
-            seconds=self._seconds(seconds_of(packet), received),
-            received_seconds=received,
-            camera_seconds=camera_seconds(packet),
-        )
+        self._writer.append(packet, seconds=self._seconds(arrived.seconds, received), received_seconds=received)
 
     def _seconds(self, pts: float | None, received: float) -> float:
         if pts is None:

@@ -17,14 +17,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from av.packet import Packet
 from av.video.frame import PictureType
-from av.video.stream import VideoStream
 
 from monitor.bundle import SampleShape
-from monitor.capture.burst import seconds_of
+from monitor.capture.arrival import Arrived, seconds_of_ticks
 from monitor.capture.gate import LOOK_PIXELS, Gate
-from monitor.capture.ring import seconds_of_ticks
 from monitor.capture.sampler import Sampler, StreamClock
 from monitor.capture.scaler import Scaler, Zone
 from monitor.capture.source import Decoded, Source
@@ -65,12 +62,6 @@ class IntakeCounts:
     """How often an idle camera woke."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    packet: Packet[VideoStream]
-    received_seconds: float
-
-
 @dataclass(slots=True)
 class _Look:
     """An idle camera's keyframe, and the frames behind it until a sample is complete."""
@@ -87,24 +78,24 @@ class _Look:
 class _Group:
     """What is held back: the packets since the keyframe looked at last."""
 
-    packets: list[_Held] = field(default_factory=list)
+    packets: list[Arrived] = field(default_factory=list)
     bytes: int = 0
     fed: int = 0
     """How many of them, from the first on, the decoder has had."""
 
-    def append(self, packet: Packet[VideoStream], received_seconds: float) -> None:
-        self.packets.append(_Held(packet, received_seconds))
-        self.bytes += packet.size
+    def append(self, arrived: Arrived) -> None:
+        self.packets.append(arrived)
+        self.bytes += arrived.packet.size
 
     def drop(self, before: int) -> int:
         """Let go of the packets before a place; return how many of them the decoder has not had."""
         missed = max(0, before - self.fed)
         del self.packets[:before]
-        self.bytes = sum(held.packet.size for held in self.packets)
+        self.bytes = sum(arrived.packet.size for arrived in self.packets)
         self.fed = len(self.packets)
         return missed
 
-    def take(self) -> list[_Held]:
+    def take(self) -> list[Arrived]:
         """Return what is held back and hold nothing."""
         packets, self.packets = self.packets, []
         self.bytes = self.fed = 0
@@ -161,66 +152,61 @@ class Intake:
         self._group, self._look = _Group(), None
         self._last_slot, self._gap, self._stamp = None, False, None
 
-    def take(self, packet: Packet[VideoStream], received_seconds: float) -> Iterator[Seen]:
-        """Yield what a packet brings: nothing, its own frame, or all that was held back before it.
-
-        Args:
-            packet: kept for a while, unchanged.
-            received_seconds: when it had arrived, host clock.
-        """
+    def take(self, arrived: Arrived) -> Iterator[Seen]:
+        """Yield what a packet brings: nothing, its own frame, or all that was held back before it."""
+        packet = arrived.packet
         if self._gate is None:
-            yield from self._feed([_Held(packet, received_seconds)])
+            yield from self._feed([arrived])
             return
         if not packet.size:  # brings out what the decoder holds
             yield from self._catch_up()
-            yield from self._feed([_Held(packet, received_seconds)])
+            yield from self._feed([arrived])
             return
         was_idle = self._gate.state is GateState.IDLE
         woken = self._gate.packet(
-            size_bytes=packet.size, is_keyframe=packet.is_keyframe, seconds=received_seconds
-        ) or self._too_large(packet)
+            size_bytes=packet.size, is_keyframe=packet.is_keyframe, seconds=arrived.received_seconds
+        ) or self._too_large(packet.size)
         if self._gate.state is GateState.IDLE:
-            yield from self._idle(packet, received_seconds)
+            yield from self._idle(arrived)
             return
         if was_idle and woken is not None:
             self._counts.woken[woken] += 1
             yield from self._catch_up()
-        yield from self._awake(packet, received_seconds)
+        yield from self._awake(arrived)
 
-    def _too_large(self, packet: Packet[VideoStream]) -> WakeReason | None:
-        if self._gate is None or self._group.bytes + packet.size <= MOST_HELD_BYTES:
+    def _too_large(self, more_bytes: int) -> WakeReason | None:
+        if self._gate is None or self._group.bytes + more_bytes <= MOST_HELD_BYTES:
             return None
         return self._gate.refuse()
 
     # --- awake ---------------------------------------------------------------------------------------------------
 
-    def _awake(self, packet: Packet[VideoStream], received_seconds: float) -> Iterator[Seen]:
+    def _awake(self, arrived: Arrived) -> Iterator[Seen]:
         gate, source = self._opened()
-        self._note_interval(packet)
-        looks = packet.is_keyframe and gate.wants_look(received_seconds)
-        stamp = seconds_of(packet)
-        expected = self.clock.expected(stamp, received_seconds)
+        self._note_interval(arrived)
+        looks = arrived.packet.is_keyframe and gate.wants_look(arrived.received_seconds)
+        expected = self.clock.expected(arrived.seconds, arrived.received_seconds)
         wanted = looks or self._sampler.wants(expected, frame_seconds=self._interval)
         if gate.all_intra and not wanted:
-            self.clock.heard(stamp, received_seconds)
+            self.clock.heard(arrived.seconds, arrived.received_seconds)
             self._counts.frames_skipped += 1
             return
         source.skip_unreferenced(not wanted)
-        errors, decoded = self._counts.decode_errors, self._decode(packet, received_seconds)
+        errors, decoded = self._counts.decode_errors, self._decode(arrived)
         if not decoded and not wanted and errors == self._counts.decode_errors:
             self._counts.frames_skipped += 1
         for one in decoded:
-            if one.of_keyframe and gate.wants_look(received_seconds):
-                self._judge(one, received_seconds)
+            if one.of_keyframe and gate.wants_look(arrived.received_seconds):
+                self._judge(one, arrived.received_seconds)
             if self._can_date(one):
                 yield self._show(one)
 
-    def _note_interval(self, packet: Packet[VideoStream]) -> None:
+    def _note_interval(self, arrived: Arrived) -> None:
         """Keep the mean time from one picture to the next."""
-        ticks = packet.dts if packet.dts is not None else packet.pts
-        if ticks is None:
+        ticks = arrived.packet.dts
+        stamp = arrived.seconds if ticks is None else seconds_of_ticks(ticks, arrived.packet.time_base)
+        if stamp is None:
             return
-        stamp = seconds_of_ticks(ticks, packet.time_base)
         step = 0.0 if self._stamp is None else stamp - self._stamp
         self._stamp = stamp
         if 0.0 < step < LONGEST_INTERVAL_SECONDS:
@@ -228,20 +214,20 @@ class Intake:
 
     # --- idle ----------------------------------------------------------------------------------------------------
 
-    def _idle(self, packet: Packet[VideoStream], received_seconds: float) -> Iterator[Seen]:
+    def _idle(self, arrived: Arrived) -> Iterator[Seen]:
         gate, source = self._opened()
-        if packet.is_keyframe and gate.wants_look(received_seconds):
+        if arrived.packet.is_keyframe and gate.wants_look(arrived.received_seconds):
             self._look = _Look(begin=len(self._group.packets))
-        self._group.append(packet, received_seconds)
+        self._group.append(arrived)
         look = self._look
         if look is None:
-            self.clock.heard(seconds_of(packet), received_seconds)
+            self.clock.heard(arrived.seconds, arrived.received_seconds)
             return
         source.skip_unreferenced(False)
         if look.judged:
             self._group.fed += 1
-        for one in self._decode(packet, received_seconds):
-            yield from self._look_at(look, one, received_seconds)
+        for one in self._decode(arrived):
+            yield from self._look_at(look, one, arrived.received_seconds)
             if self._look is not look:
                 return
 
@@ -292,15 +278,15 @@ class Intake:
         source.flush()  # the decoder is ahead, in the next group: it has to go back
         yield from self._feed(held, after=self._shown)
 
-    def _feed(self, packets: list[_Held], *, after: tuple[float, float] | None = None) -> Iterator[Seen]:
+    def _feed(self, packets: list[Arrived], *, after: tuple[float, float] | None = None) -> Iterator[Seen]:
         """Decode packets in a row.
 
         Args:
             packets: in the order of the stream.
             after: timestamp and arrival of a frame; only those behind it are shown.
         """
-        for held in packets:
-            for one in self._decode(held.packet, held.received_seconds):
+        for arrived in packets:
+            for one in self._decode(arrived):
                 if self._can_date(one) and (after is None or _is_behind(one, after)):
                     yield self._show(one)
 
@@ -311,10 +297,10 @@ class Intake:
         assert self._source is not None  # noqa: S101 - packets come from it
         return self._gate, self._source
 
-    def _decode(self, packet: Packet[VideoStream], received_seconds: float) -> list[Decoded]:
+    def _decode(self, arrived: Arrived) -> list[Decoded]:
         assert self._source is not None  # noqa: S101 - packets come from it
         try:
-            return self._source.decode(packet, received_seconds)
+            return self._source.decode(arrived)
         except SourceFailed:  # one damaged packet; the next may be well
             self._counts.decode_errors += 1
             return []

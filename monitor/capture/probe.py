@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import av
-from av.packet import Packet
-from av.video.stream import VideoStream
 
-from monitor.capture.burst import seconds_of
+from monitor.capture.arrival import Arrived
 from monitor.capture.failures import failed
 from monitor.capture.gate import MOST_GOP_SECONDS
 from monitor.capture.source import Source, open_source
@@ -85,8 +83,8 @@ def _probe(camera: CameraConfig, settings: CaptureConfig, seconds: float) -> Str
         look = _Look(source, open_seconds=time.monotonic() - begun)
         end = time.monotonic() + seconds
         try:
-            for packet, received in source.packets():
-                look.note(packet, received)
+            for arrived in source.packets():
+                look.note(arrived)
                 if time.monotonic() >= end:
                     break
         except SourceFailed as exc:
@@ -112,9 +110,10 @@ class _Look:
         self.packets = 0
         self.problems: list[str] = []
 
-    def note(self, packet: Packet[VideoStream], received: float) -> None:
+    def note(self, arrived: Arrived) -> None:
+        packet, seconds = arrived.packet, arrived.seconds
         try:
-            decoded = self._source.decode(packet, received)
+            decoded = self._source.decode(arrived)
         except SourceFailed:
             self._decode_errors += 1
             decoded = []
@@ -124,7 +123,6 @@ class _Look:
                 self._skew = one.camera_seconds - one.received_seconds
         if not packet.size:
             return
-        seconds = seconds_of(packet)
         if seconds is not None:  # the first packets of a live stream have none
             self._times.append(seconds)
             if packet.is_keyframe:

@@ -15,17 +15,14 @@ from fractions import Fraction
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from monitor.capture.arrival import seconds_of_ticks
+
 JUMP_SECONDS = 2.0
 """A timestamp that is this much further on than the arrival explains begins a new segment."""
 STEP_BACK_SECONDS = 1.0
 """So does one that goes back by more than reordering does."""
 DATED_PACKETS = 32
 """How far back a decoded frame's packet is looked for."""
-
-
-def seconds_of_ticks(ticks: int, time_base: Fraction) -> float:
-    """Return a timestamp in seconds: that of the exact fraction, which by itself takes ten times as long to make."""
-    return ticks * time_base.numerator / time_base.denominator
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +62,6 @@ class RingPacket:
     is_keyframe: bool
     seconds: float
     """When its picture was seen, host clock: that of its decoded frame once there is one, before it an estimate."""
-    received_seconds: float
-    camera_seconds: float | None
-    """On the camera's own clock (RTCP sender report); None when it tells none."""
 
     def packet(self) -> Packet[VideoStream]:
         """Return a copy as FFmpeg takes it."""
@@ -154,21 +148,26 @@ class PacketRing:
                 newest_first.append(packet)
         return tuple(reversed(newest_first))
 
-    def append(self, writer: RingWriter, packet: RingPacket) -> None:
+    def append(
+        self, writer: RingWriter, packet: Packet[VideoStream], *, segment: Segment, pts: int, seconds: float
+    ) -> None:
         """Take a packet; for `RingWriter` alone."""
         with self._lock:
             if writer is not self._writer:
                 return
             self._serial += 1
-            packet = replace(packet, serial=self._serial)
-            if packet.is_keyframe:
+            is_keyframe = packet.is_keyframe
+            if is_keyframe:
                 self._groups.append(_Group())
-            elif packet.segment is not self._segment or not self._groups:
+            elif segment is not self._segment or not self._groups:
                 return  # the keyframe that it needs is not here
-            self._segment = packet.segment
-            self._groups[-1].append(packet)
-            self._bytes += len(packet.payload)
-            self._make_room(packet.seconds)
+            self._segment = segment
+            payload = bytes(packet)
+            self._groups[-1].append(
+                RingPacket(self._serial, segment, payload, pts, packet.dts, is_keyframe=is_keyframe, seconds=seconds)
+            )
+            self._bytes += len(payload)
+            self._make_room(seconds)
 
     def date(self, writer: RingWriter, pts: int, seconds: float) -> None:
         """Correct the time of a packet by that of its decoded frame; for `RingWriter` alone."""
@@ -218,35 +217,19 @@ class RingWriter:
         self._begun: float | None = None
         self._last: tuple[float, float] | None = None
 
-    def append(
-        self, packet: Packet[VideoStream], *, seconds: float, received_seconds: float, camera_seconds: float | None
-    ) -> None:
+    def append(self, packet: Packet[VideoStream], *, seconds: float, received_seconds: float) -> None:
         """Take a packet as it was demuxed.
 
         Args:
             packet: copied; stays the caller's.
             seconds: when its picture counts as seen, as far as that is known yet.
             received_seconds: when it had arrived, host clock.
-            camera_seconds: its time on the camera's clock.
         """
         if not packet.size:
             return
         pts = self._pts(packet, received_seconds)
         self._break_where_needed(packet.dts if packet.dts is not None else pts, received_seconds)
-        self._ring.append(
-            self,
-            RingPacket(
-                serial=0,
-                segment=self._segment,
-                payload=bytes(packet),
-                pts=pts,
-                dts=packet.dts,
-                is_keyframe=packet.is_keyframe,
-                seconds=seconds,
-                received_seconds=received_seconds,
-                camera_seconds=camera_seconds,
-            ),
-        )
+        self._ring.append(self, packet, segment=self._segment, pts=pts, seconds=seconds)
 
     def date(self, pts: int | None, seconds: float) -> None:
         """Tell when a decoded frame was seen."""

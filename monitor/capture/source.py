@@ -7,7 +7,6 @@ Every library error is translated here and in `failures`: beyond this door there
 from __future__ import annotations
 
 import ssl
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from monitor.capture.arrival import Arrived
 from monitor.capture.failures import failed, open_failure, read_failure
 from monitor.capture.hardware import hardware
 from monitor.capture.ring import StreamFormat
@@ -41,8 +41,6 @@ PROBE_SECONDS = 1.0
 FFmpeg's default of 5 s would wait for the frame rate, which nobody here believes anyway."""
 UDP_BUFFER_BYTES = 2 * 1024 * 1024
 """A keyframe comes in one burst of datagrams; the kernel's default loses its end."""
-PRODUCER_TIME = struct.Struct("=q")
-"""First field of AVProducerReferenceTime: the camera's clock in microseconds since the epoch."""
 
 GUESSED_FPS = 25
 """For elementary streams without timestamps whose headers tell no rate either."""
@@ -67,7 +65,7 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrival:
+class _Rider:
     """Rides on a packet through the decoder, so that reordered frames keep their own times."""
 
     received_seconds: float
@@ -97,13 +95,13 @@ class Source:
         """Why it is decoded in software although hardware was asked for; empty when it is as asked."""
         self.stream = stream
         self.context = stream.codec_context
+        self._time_base = stream.time_base or Fraction(1, 90_000)
         self._skip_mode: Literal["DEFAULT", "NONREF"] = "DEFAULT"
 
     @property
     def format(self) -> StreamFormat:
         """What a decoder or a muxer has to know of the stream."""
-        time_base = self.stream.time_base or Fraction(1, 90_000)
-        return StreamFormat(self.context.name, bytes(self.context.extradata or b""), time_base)
+        return StreamFormat(self.context.name, bytes(self.context.extradata or b""), self._time_base)
 
     def __enter__(self) -> Self:
         return self
@@ -117,8 +115,8 @@ class Source:
         """Close the connection; harmless when it is closed."""
         self._container.close()
 
-    def packets(self, stop: threading.Event | None = None) -> Iterator[tuple[Packet[VideoStream], float]]:
-        """Yield the packets of the picture, each with the host time at which it had arrived; files at their pace.
+    def packets(self, stop: threading.Event | None = None) -> Iterator[Arrived]:
+        """Yield the packets of the picture as they arrive; files at their pace.
 
         Ends only when `stop` is set; until then it yields or raises. The last packets before an end may be
         empty: decoding them brings out what the decoder held back.
@@ -139,7 +137,7 @@ class Source:
                 if pace is None and silent > self._timeout_seconds:
                     # FFmpeg met its time-out, and gave the picture that its parser held back instead of saying so.
                     raise failed(self._camera, FailureReason.STALLED, f"no picture came for {silent:.1f} s")
-                yield packet, time.time()
+                yield Arrived.of(packet, time.time(), self._time_base)
                 last = time.monotonic()
         except av.error.FFmpegError as exc:
             silent = time.monotonic() - last
@@ -148,18 +146,19 @@ class Source:
             ) from None
         raise failed(self._camera, FailureReason.ENDED, "the stream ended")
 
-    def decode(self, packet: Packet[VideoStream], received_seconds: float) -> list[Decoded]:
+    def decode(self, arrived: Arrived) -> list[Decoded]:
         """Return the frames that a packet completes.
 
         Raises:
             SourceFailed: DECODE_ERROR; the packet is lost, the next one may be well.
         """
-        packet.opaque = _Arrival(received_seconds, camera_seconds(packet), packet.is_keyframe)
+        packet = arrived.packet
+        packet.opaque = _Rider(arrived.received_seconds, arrived.camera_seconds, packet.is_keyframe)
         try:
             frames = packet.decode()
         except av.error.FFmpegError as exc:
             raise failed(self._camera, FailureReason.DECODE_ERROR, exc.strerror or "cannot be decoded") from None
-        return [_decoded(frame, received_seconds) for frame in frames]
+        return [_decoded(frame, arrived.received_seconds) for frame in frames]
 
     def flush(self) -> None:
         """Let the decoder forget what it holds; it goes on with a keyframe."""
@@ -326,21 +325,9 @@ def _options(camera: CameraConfig, timeout_seconds: float) -> dict[str, str]:
     return options
 
 
-def camera_seconds(packet: Packet[VideoStream]) -> float | None:
-    """Return a packet's time on the camera's clock.
-
-    FFmpeg tells it packet by packet, once the first sender report came. Its `start_time_realtime` is the time of
-    that report, not of the first packet: off by up to a report's interval.
-    """
-    if not packet.has_sidedata("prft"):
-        return None
-    micros: int = PRODUCER_TIME.unpack_from(packet.get_sidedata("prft"))[0]
-    return micros / 1e6
-
-
 def _decoded(frame: av.VideoFrame, received_seconds: float) -> Decoded:
     arrival = frame.opaque
-    if not isinstance(arrival, _Arrival):  # not every decoder hands it through
-        arrival = _Arrival(received_seconds, None, is_keyframe=frame.key_frame)
+    if not isinstance(arrival, _Rider):  # not every decoder hands it through
+        arrival = _Rider(received_seconds, None, is_keyframe=frame.key_frame)
     pts_seconds = None if frame.pts is None else frame.time
     return Decoded(frame, pts_seconds, arrival.received_seconds, arrival.camera_seconds, arrival.is_keyframe)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.capture.burst import MOST_BYTES, MOST_SECONDS, Arrived, seconds_of, settled
+from monitor.capture.arrival import Arrived
+from monitor.capture.burst import MOST_BYTES, MOST_SECONDS, settled
 from monitor.capture.sampler import StreamClock
 from monitor.errors import SourceFailed
 from monitor.records import FailureReason
@@ -18,11 +20,29 @@ NOW = 1.7e9
 BASE = Fraction(1, 90_000)
 
 
-def packet(pts_seconds: float | None, size: int = 100) -> av.Packet:
-    made = av.Packet(bytes(size))
-    made.time_base = BASE
-    made.pts = made.dts = None if pts_seconds is None else round(pts_seconds / BASE)
-    return made
+def came(pts_seconds: float | None, received_seconds: float, size: int = 100) -> Arrived:
+    packet = av.Packet(bytes(size))
+    packet.time_base = BASE
+    packet.pts = packet.dts = None if pts_seconds is None else round(pts_seconds / BASE)
+    return Arrived.of(packet, received_seconds, BASE)
+
+
+def jumped(arrived: list[Arrived], first: int, seconds: float) -> list[Arrived]:
+    """Return the packets with the timestamps shifted from one of them on."""
+    return [
+        came(one.seconds + seconds, one.received_seconds) if number >= first and one.seconds is not None else one
+        for number, one in enumerate(arrived)
+    ]
+
+
+def late(one: Arrived, received_seconds: float) -> Arrived:
+    return replace(one, received_seconds=received_seconds)
+
+
+def times_of(arrived: list[Arrived]) -> list[float]:
+    """Return when each picture counts as seen."""
+    clock = StreamClock()
+    return [clock.time_of(one.seconds, one.received_seconds) for one in settled(arrived, clock)]
 
 
 def stream(fps: float, *, seconds: float, held: list[tuple[float, float]], begin: float = 0.0) -> list[Arrived]:
@@ -30,8 +50,8 @@ def stream(fps: float, *, seconds: float, held: list[tuple[float, float]], begin
     arrived = []
     for number in range(int(seconds * fps)):
         seen = number / fps
-        late = max([seen, *(until for since, until in held if since <= seen < until)])
-        arrived.append((packet(begin + seen), NOW + late))
+        due = max([seen, *(until for since, until in held if since <= seen < until)])
+        arrived.append(came(begin + seen, NOW + due))
     return arrived
 
 
@@ -39,10 +59,9 @@ def dated(arrived: list[Arrived], clock: StreamClock | None = None) -> list[tupl
     """Return what each picture's time should be and is."""
     clock = clock or StreamClock()
     told = []
-    for one, received in settled(arrived, clock):
-        seconds = seconds_of(one)
-        assert seconds is not None
-        told.append((NOW + seconds, clock.time_of(seconds, received)))
+    for one in settled(arrived, clock):
+        assert one.seconds is not None
+        told.append((NOW + one.seconds, clock.time_of(one.seconds, one.received_seconds)))
     return told
 
 
@@ -60,8 +79,8 @@ def test_a_burst_at_the_beginning_is_dated_by_the_pace_behind_it(fps: float, hel
 def test_a_reader_that_is_starved_in_mid_burst_is_not_deceived(fps: float, after: int, starved_seconds: float) -> None:
     """The first packets of a burst are read at once, the others after a pause that looks like the stream's pace."""
     arrived = stream(fps, seconds=3.0, held=[(0.0, 12 / fps)])
-    pause = arrived[12][1] + starved_seconds
-    starved = [(one, received if n <= after else max(received, pause)) for n, (one, received) in enumerate(arrived)]
+    pause = arrived[12].received_seconds + starved_seconds
+    starved = [one if n <= after else late(one, max(one.received_seconds, pause)) for n, one in enumerate(arrived)]
     assert all(time == pytest.approx(seen, abs=1e-3) for seen, time in dated(starved))
 
 
@@ -93,13 +112,7 @@ def test_a_stream_at_its_own_pace_is_held_for_a_moment_only(fps: float, held: in
 
 @pytest.mark.parametrize("seconds", [-3600.0, -3.0, 3.0, 3600.0])
 def test_a_jump_in_mid_burst_spoils_no_time_after_it(seconds: float) -> None:
-    arrived = stream(25.0, seconds=3.0, held=[(0.0, 1.0)])
-    for one, _ in arrived[12:]:
-        one.pts += round(seconds / BASE)
-    clock = StreamClock()
-    times = []
-    for one, received in settled(arrived, clock):
-        times.append(clock.time_of(seconds_of(one), received))
+    times = times_of(jumped(stream(25.0, seconds=3.0, held=[(0.0, 1.0)]), 12, seconds))
     assert times[25:] == pytest.approx([NOW + number / 25 for number in range(25, 75)], abs=1e-3)
     assert all(NOW <= time <= NOW + 1.0 for time in times[:25])  # before it, nothing tells more
 
@@ -107,24 +120,22 @@ def test_a_jump_in_mid_burst_spoils_no_time_after_it(seconds: float) -> None:
 def test_timestamps_that_stood_still_are_no_burst() -> None:
     """The camera itself paused: the pictures after it are as new as they come."""
     arrived = stream(25.0, seconds=6.0, held=[])
-    late = [(one, received + (4.0 if number >= 75 else 0.0)) for number, (one, received) in enumerate(arrived)]
-    clock = StreamClock()
-    times = [clock.time_of(seconds_of(one), received) for one, received in settled(late, clock)]
-    assert times == pytest.approx([received for _, received in late], abs=1e-3)
+    arrived[75:] = [late(one, one.received_seconds + 4.0) for one in arrived[75:]]
+    assert times_of(arrived) == pytest.approx([one.received_seconds for one in arrived], abs=1e-3)
 
 
 def test_a_stream_without_timestamps_passes() -> None:
-    arrived = [(packet(None), NOW + number / 25) for number in range(50)]
+    arrived = [came(None, NOW + number / 25) for number in range(50)]
     assert list(settled(arrived, StreamClock())) == arrived
 
 
 def test_a_burst_without_end_is_let_go_by_time_and_by_bytes() -> None:
-    quick = [(packet(number / 25), NOW + number / 1000) for number in range(3000)]
+    quick = [came(number / 25, NOW + number / 1000) for number in range(3000)]
     clock = StreamClock()
     first = next(iter(settled(iter(quick), clock)))
     assert first == quick[0]
     assert clock.knows_delay
-    large = [(packet(number / 25, size=MOST_BYTES // 4), NOW) for number in range(8)]
+    large = [came(number / 25, NOW, size=MOST_BYTES // 4) for number in range(8)]
     read = iter(large)
     next(settled(read, StreamClock()))
     assert len(list(read)) == 4
@@ -148,9 +159,5 @@ def test_what_is_held_when_a_stream_fails(reason: FailureReason, kept: int) -> N
 
 @pytest.mark.parametrize("seconds", [-3600.0, -3.0, -0.5, 1.0, 3600.0])
 def test_a_picture_behind_a_jump_is_dated_although_it_came_late(seconds: float) -> None:
-    arrived = stream(25.0, seconds=6.0, held=[(3.0, 3.3)])
-    for one, _ in arrived[75:]:
-        one.pts += round(seconds / BASE)
-    clock = StreamClock()
-    times = [clock.time_of(seconds_of(one), received) for one, received in settled(arrived, clock)]
+    times = times_of(jumped(stream(25.0, seconds=6.0, held=[(3.0, 3.3)]), 75, seconds))
     assert times == pytest.approx([NOW + number / 25 for number in range(150)], abs=1e-3)

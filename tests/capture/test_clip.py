@@ -51,7 +51,7 @@ def fill(ring: PacketRing, path: Path, *, begin_seconds: float = 0.0, without_dt
                 seconds = begin_seconds + float(packet.pts * packet.time_base)
                 if without_dts:
                     packet.dts = None
-                writer.append(packet, seconds=seconds, received_seconds=seconds, camera_seconds=None)
+                writer.append(packet, seconds=seconds, received_seconds=seconds)
 
 
 def write(packets: Iterator[RingPacket] | tuple[RingPacket, ...], path: Path) -> tuple[ClipWriter, str]:
@@ -156,7 +156,7 @@ def test_a_clip_ends_where_the_size_changes(ring, tmp_path):
         writer = ring.begin(StreamFormat("h264", b"", Fraction(1, FPS)))
         for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
             packet.pts = packet.dts = number
-            writer.append(packet, seconds=number / FPS, received_seconds=number / FPS, camera_seconds=None)
+            writer.append(packet, seconds=number / FPS, received_seconds=number / FPS)
     _, ending = write(ring.since(0.0), tmp_path / "clip.mp4")
     assert ending == "the stream changed its parameters"
     pictures = [picture for _, picture in frames_of(tmp_path / "clip.mp4")]

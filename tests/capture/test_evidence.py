@@ -107,7 +107,7 @@ def test_a_clip_follows_the_stream_past_what_the_ring_holds(desk: Desk, video: P
         alert = None
         for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
             seconds = desk.begin + number / FPS
-            writer.append(packet, seconds=seconds, received_seconds=seconds, camera_seconds=None)
+            writer.append(packet, seconds=seconds, received_seconds=seconds)
             if number == 5:
                 alert = desk.clip(begin=0.0, end=None)
             time.sleep(0.03)
@@ -198,7 +198,7 @@ def test_what_is_no_stream_fails_its_piece_and_nothing_else(desk: Desk) -> None:
         packet = av.Packet(bytes([number]) * 500)
         packet.pts, packet.dts, packet.time_base, packet.is_keyframe = number * 40, number * 40, Fraction(1, 1000), True
         seconds = desk.begin + number / 25
-        writer.append(packet, seconds=seconds, received_seconds=seconds, camera_seconds=None)
+        writer.append(packet, seconds=seconds, received_seconds=seconds)
     desk.clip(begin=0.2, end=1.0)
     desk.keeper.put(desk.pictures(1.0))
     assert [report.result for report in desk.wait(3)] == [EvidenceResult.FAILED] * 3
@@ -253,7 +253,7 @@ def test_what_cannot_be_decoded_is_not_shown(desk: Desk) -> None:
     writer = desk.ring.begin(StreamFormat("h264", b"", Fraction(1, 90_000)))
     rubbish = av.Packet(b"rubbish")
     rubbish.is_keyframe = True
-    writer.append(rubbish, seconds=1.0, received_seconds=1.0, camera_seconds=None)
+    writer.append(rubbish, seconds=1.0, received_seconds=1.0)
     desk.keeper.put(ShowCamera("yard"))
     time.sleep(0.3)
     assert desk.told == []

@@ -34,10 +34,10 @@ def samples(path: Path, hwaccel: str) -> tuple[list[Sample], str]:
         packets = source.packets()
         for number in range(100):
             try:
-                packet, received = next(packets)
+                arrived = next(packets)
             except SourceFailed:
                 break
-            for one in source.decode(packet, received):
+            for one in source.decode(arrived):
                 seconds = number / 15
                 sample = sampler.push(one.frame, time_seconds=seconds, received_seconds=seconds)
                 taken += [sample] if sample is not None else []

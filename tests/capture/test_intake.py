@@ -13,6 +13,7 @@ import pytest
 
 from monitor.bundle import SampleShape
 from monitor.capture import intake as intake_module
+from monitor.capture.arrival import Arrived
 from monitor.capture.intake import Intake
 from monitor.capture.source import Source
 from monitor.config import CameraConfig, CaptureConfig
@@ -106,7 +107,7 @@ def take(path: Path, gate: str, *, shape: SampleShape = SHAPE, zone: tuple = (),
         intake.begin(Source(camera, container, stream, timeout_seconds=1.0))
         for number, packet in enumerate(container.demux(stream)):
             received = BEGIN + number / FPS
-            for seen in intake.take(packet, received):
+            for seen in intake.take(Arrived.of(packet, received, packet.time_base)):
                 taken.frames += 1
                 if seen.sample is not None:
                     taken.samples.append(seen.sample)

@@ -21,7 +21,7 @@ def packet_of(size: int, pts: int | None, *, key: bool, dts: int | None = None) 
 def put(writer: RingWriter, seconds: float, *, size: int = 100, key: bool = False, pts: float | None = None) -> None:
     ticks = round((seconds if pts is None else pts) * 1000)
     packet = packet_of(size, ticks, key=key)
-    writer.append(packet, seconds=seconds, received_seconds=seconds, camera_seconds=None)
+    writer.append(packet, seconds=seconds, received_seconds=seconds)
 
 
 packets = st.lists(st.tuples(st.integers(1, 400), st.booleans(), st.floats(0.01, 3.0)), max_size=80)
@@ -140,5 +140,5 @@ def test_packets_without_timestamps_are_dated_by_their_arrival() -> None:
     for number in range(3):
         packet = av.Packet(b"x")
         packet.is_keyframe = number == 0
-        writer.append(packet, seconds=number / 10, received_seconds=50 + number / 10, camera_seconds=None)
+        writer.append(packet, seconds=number / 10, received_seconds=50 + number / 10)
     assert [packet.pts for packet in ring.since(0.0)] == [0, 100, 200]

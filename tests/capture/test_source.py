@@ -149,9 +149,9 @@ def test_a_file_is_paced_as_live(tmp_path: Path) -> None:
         pytest.raises(SourceFailed) as caught,
     ):
         frames = 0
-        for packet, received in source.packets():
-            frames += len(source.decode(packet, received))
-            assert abs(time.time() - received) < 0.2
+        for arrived in source.packets():
+            frames += len(source.decode(arrived))
+            assert abs(time.time() - arrived.received_seconds) < 0.2
     assert caught.value.reason is FailureReason.ENDED
     assert frames == 25
     assert 0.8 < time.monotonic() - begun < 2.0
@@ -258,10 +258,10 @@ def test_a_cameras_own_clock_is_told(stream_files: StreamFiles, start_rtsp: Star
     """Once the first sender report has come, after some seconds."""
     server = start_rtsp({"yard": stream_files.mount()})
     with open_source(CameraConfig(id="yard", url=server.url("yard")), QUICK) as source:
-        for packet, received in islice(source.packets(), 200):
-            seconds = [one.camera_seconds for one in source.decode(packet, received)]
+        for arrived in islice(source.packets(), 200):
+            seconds = [one.camera_seconds for one in source.decode(arrived)]
             if seconds and seconds[0] is not None:
-                assert abs(seconds[0] - received) < 1.0
+                assert abs(seconds[0] - arrived.received_seconds) < 1.0
                 return
     pytest.fail("no sender report")
 
