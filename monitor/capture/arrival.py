@@ -25,7 +25,7 @@ class Arrived:
     packet: Packet[VideoStream]
     """Kept for a while, unchanged."""
     received_seconds: float
-    """When it came, host clock."""
+    """When it began to come, host clock."""
     seconds: float | None
     """The stream's own timestamp; None where it has none."""
     camera_seconds: float | None
@@ -37,7 +37,7 @@ class Arrived:
 
         Args:
             packet: as it was demuxed.
-            received_seconds: when it came, host clock.
+            received_seconds: when it began to come, host clock.
             time_base: seconds of one tick of its timestamps; the packet's own would be made anew with each look at it.
         """
         seconds = None if packet.pts is None else seconds_of_ticks(packet.pts, time_base)

@@ -42,6 +42,9 @@ FFmpeg's default of 5 s would wait for the frame rate, which nobody here believe
 UDP_BUFFER_BYTES = 2 * 1024 * 1024
 """A keyframe comes in one burst of datagrams; the kernel's default loses its end."""
 
+COMPLETE_WITH_THE_NEXT = frozenset({"h264", "hevc"})
+"""Over RTP, FFmpeg's parser gives out a picture of these only when the next one begins."""
+
 GUESSED_FPS = 25
 """For elementary streams without timestamps whose headers tell no rate either."""
 
@@ -96,6 +99,7 @@ class Source:
         self.stream = stream
         self.context = stream.codec_context
         self._time_base = stream.time_base or Fraction(1, 90_000)
+        self._is_one_late = container.format.name == "rtsp" and self.context.name in COMPLETE_WITH_THE_NEXT
         self._skip_mode: Literal["DEFAULT", "NONREF"] = "DEFAULT"
 
     @property
@@ -118,6 +122,9 @@ class Source:
     def packets(self, stop: threading.Event | None = None) -> Iterator[Arrived]:
         """Yield the packets of the picture as they arrive; files at their pace.
 
+        Where a picture comes out when the next one begins, it counts as received when the one before came out: with
+        its first bytes, not an interval later. Of the first one that is not known.
+
         Ends only when `stop` is set; until then it yields or raises. The last packets before an end may be
         empty: decoding them brings out what the decoder held back.
 
@@ -127,6 +134,7 @@ class Source:
         stop = stop or threading.Event()
         pace = None if self._camera.is_network else _Pace(stop, fps=_declared_fps(self.stream))
         last = time.monotonic()
+        began: float | None = None
         try:
             for packet in self._container.demux(self.stream):
                 if pace is not None:
@@ -137,7 +145,9 @@ class Source:
                 if pace is None and silent > self._timeout_seconds:
                     # FFmpeg met its time-out, and gave the picture that its parser held back instead of saying so.
                     raise failed(self._camera, FailureReason.STALLED, f"no picture came for {silent:.1f} s")
-                yield Arrived.of(packet, time.time(), self._time_base)
+                now = time.time()
+                yield Arrived.of(packet, now if began is None else began, self._time_base)
+                began = now if self._is_one_late else None
                 last = time.monotonic()
         except av.error.FFmpegError as exc:
             silent = time.monotonic() - last

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import re
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
@@ -264,6 +266,19 @@ def test_a_cameras_own_clock_is_told(stream_files: StreamFiles, start_rtsp: Star
                 assert abs(seconds[0] - arrived.received_seconds) < 1.0
                 return
     pytest.fail("no sender report")
+
+
+@pytest.mark.parametrize("name", ["h264", "h265"])
+def test_a_picture_is_received_when_it_comes_and_not_with_the_next(
+    name: str, stream_files: StreamFiles, start_rtsp: StartRtsp
+) -> None:
+    """FFmpeg gives it out with the next one, 0.2 s later; the server's clock, which is ours, tells when it was due."""
+    server = start_rtsp({"yard": replace(stream_files.mount(name), fps=5.0)})
+    with open_source(CameraConfig(id="yard", url=server.url("yard")), QUICK) as source:
+        packets = islice(source.packets(), 30)
+        late = [one.received_seconds - one.camera_seconds for one in packets if one.camera_seconds is not None]
+    assert len(late) > 10
+    assert abs(statistics.median(late)) < 0.05
 
 
 def test_a_camera_behind_tls(stream_files: StreamFiles, start_rtsp: StartRtsp, certificates: Certificates) -> None:

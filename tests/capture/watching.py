@@ -22,8 +22,6 @@ BLIND_SECONDS = 1.5
 """After a fault that harms pictures: until the next keyframe."""
 SENT_LATE_SECONDS = 0.5
 TIME_TOLERANCE_SECONDS = 0.2
-PARSER_SECONDS = 1 / FPS
-"""A picture is whole for FFmpeg when the next one begins."""
 
 
 class Watch:
@@ -114,7 +112,7 @@ def check_against_the_cameras_clock(samples: list[Sample]) -> int:
     """The server tells by sender reports when each picture was due, on the clock of this machine; return how many."""
     told = [(sample.time_seconds, sample.camera_seconds) for sample in samples if sample.camera_seconds is not None]
     for seconds, camera_seconds in told:
-        off = seconds - camera_seconds - PARSER_SECONDS
+        off = seconds - camera_seconds
         assert abs(off) <= TIME_TOLERANCE_SECONDS, f"{off} s off the camera's clock, at {seconds}"
     return len(told)
 
