@@ -54,9 +54,13 @@ class Recipe(BaseModel):
     tuned_slots: Count | None = None
     """Slots of a window that are shown in a step of that, chosen at random; None: all. Their order does not count."""
     head_rate: Annotated[float, Field(gt=0.0)] = 1e-3
-    """Learning rate of head and classifier (AdamW, cosine)."""
+    """Learning rate of the head (AdamW, falling as a cosine)."""
+    attention_rate: Annotated[float, Field(gt=0.0)] | None = None
+    """Of the head's attention, where it is to learn slower than the classifier; None: the same."""
     backbone_rate: Annotated[float, Field(gt=0.0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    classifier_penalty: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of ‖W‖² of the classifier in the loss, as in ridge and logistic regression: AdamW's decay is none."""
     batch_windows: Count = 16
     averaging: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
     """How much of the running average of the weights each step keeps, while the backbone learns."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,8 +92,8 @@ def teach_head(head: AttentionHead, versions: Sequence[list[NDArray[np.float32]]
         course: who is taught what.
     """
     recipe, weights = course.recipe, course.class_weights
-    optimiser = torch.optim.AdamW(head.parameters(), lr=recipe.head_rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.frozen_epochs)
+    optimiser = torch.optim.AdamW(_rates(head, recipe), weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.frozen_epochs * _steps_an_epoch(course))
     learning = Learning(head, head, optimiser, schedule, np.random.default_rng(recipe.seed))
     keeper = course.keeper("head", learning, recipe.frozen_epochs)
     with progress_bar(course.console) as progress:
@@ -102,8 +103,9 @@ def teach_head(head: AttentionHead, versions: Sequence[list[NDArray[np.float32]]
             head.train()
             for indices in shuffled_batches(course.teaching, recipe.batch_windows, learning.rng):
                 window = feature_batch(course.dataset, indices, versions, recipe, learning.rng)
-                losses.append(_step(optimiser, _loss(head, window, course.targets(indices), recipe, weights)))
-            schedule.step()
+                loss = _loss(head, window, course.targets(indices), recipe, weights) + _penalty(head, recipe)
+                losses.append(_step(optimiser, loss))
+                schedule.step()
             kept_loss = _loss_aside(head, [versions[0][index] for index in course.aside], course)
             keeper.tell(EpochLoss("head", epoch, float(np.mean(losses)), kept_loss))
             progress.advance(task)
@@ -121,10 +123,7 @@ def tune(model: EventModel, course: Course) -> list[EpochLoss]:
     model.freeze_backbone(released)
     parameters = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
-        [
-            {"params": model.head.parameters(), "lr": recipe.head_rate},
-            {"params": parameters, "lr": recipe.backbone_rate},
-        ],
+        [*_rates(model.head, recipe), {"params": parameters, "lr": recipe.backbone_rate}],
         weight_decay=recipe.weight_decay,
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.tuned_epochs)
@@ -132,18 +131,16 @@ def tune(model: EventModel, course: Course) -> list[EpochLoss]:
     average = deepcopy(model)
     learning = Learning(model, average, optimiser, schedule, np.random.default_rng(recipe.seed))
     keeper = course.keeper("whole", learning, recipe.tuned_epochs)
-    batches_an_epoch = -(-len(course.teaching) // recipe.batch_windows)
     with progress_bar(course.console) as progress:
-        total, steps = keeper.planned * batches_an_epoch, keeper.done * batches_an_epoch
+        total, steps = (epochs * _steps_an_epoch(course) for epochs in (keeper.planned, keeper.done))
         task = progress.add_task("Training", total=total, completed=steps)
         for epoch in keeper.epochs():
             losses = []
             _set_training(model, released)
             for indices in shuffled_batches(course.teaching, recipe.batch_windows, learning.rng):
                 window = material.batch(indices, learning.rng)
-                losses.append(
-                    _step(optimiser, _loss(material.learner, window, course.targets(indices), recipe, weights))
-                )
+                loss = _loss(material.learner, window, course.targets(indices), recipe, weights)
+                losses.append(_step(optimiser, loss + _penalty(model.head, recipe)))
                 move_average(average, model, kept_share(recipe.averaging, steps))
                 steps += 1
                 progress.advance(task)
@@ -235,6 +232,25 @@ def _set_training(model: EventModel, released: int) -> None:
     learning_statistics = 0 if model.pretrained else released
     for stage in stages[: len(stages) - learning_statistics]:
         stage.eval()
+
+
+def _steps_an_epoch(course: Course) -> int:
+    return -(-len(course.teaching) // course.recipe.batch_windows)
+
+
+def _rates(head: AttentionHead, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the head's parameters in the optimiser's groups: the classifier, and the attention with its norm."""
+    classifier = list(head.classifier.parameters())
+    attention = [*head.norm.parameters(), *head.first.parameters(), *head.second.parameters()]
+    return [
+        {"params": classifier, "lr": recipe.head_rate},
+        {"params": attention, "lr": recipe.attention_rate or recipe.head_rate},
+    ]
+
+
+def _penalty(head: AttentionHead, recipe: Recipe) -> Tensor:
+    """Return what the classifier's weights cost in the loss."""
+    return recipe.classifier_penalty * head.classifier.weight.square().sum()
 
 
 def _loss(module: nn.Module, window: tuple[Tensor, Tensor], targets: Tensor, recipe: Recipe, weights: Tensor) -> Tensor:

@@ -154,6 +154,37 @@ def test_without_early_stopping_the_last_epoch_counts(tmp_path: Path) -> None:
     torch.testing.assert_close(head.state_dict(), last)
 
 
+def test_the_classifier_pays_for_its_weights(tmp_path: Path) -> None:
+    heads = [_taught(tmp_path / str(penalty), classifier_penalty=penalty) for penalty in (0.0, 0.3)]
+    free, bound = (float(head.classifier.weight.detach().norm()) for head in heads)
+    assert bound < free / 2.0
+
+
+def test_the_attention_may_learn_slower_than_the_classifier(tmp_path: Path) -> None:
+    begun, slow, fast = _head(), _taught(tmp_path / "slow", attention_rate=1e-6), _taught(tmp_path / "fast")
+    for name, value in begun.named_parameters():
+        moved = [float((dict(head.named_parameters())[name] - value).detach().abs().max()) for head in (slow, fast)]
+        assert moved[1] > 1e-2
+        assert (moved[0] < 1e-4) == (not name.startswith("classifier"))
+
+
+def test_the_learning_rate_falls_step_by_step(tmp_path: Path) -> None:
+    """One epoch alone has to come to rest too: after the last step nothing is left of the rate."""
+    _taught(tmp_path, frozen_epochs=1, batch_windows=4)
+    state = torch.load(tmp_path / "head" / "state.pt", weights_only=True)
+    assert [group["lr"] for group in state["optimiser"]["param_groups"]] == pytest.approx([0.0, 0.0], abs=1e-12)
+    assert state["schedule"]["last_epoch"] == 4, "16 recordings that teach, 4 in a step"
+
+
+def _taught(folder: Path, **changes: float) -> AttentionHead:
+    """Return a head that few recordings taught, by the recipe with some changes."""
+    dataset, features, _ = _recordings(20, seed=1)
+    course = _course(dataset, folder, aside=4)
+    head = _head()
+    teach_head(head, [features], replace(course, recipe=RECIPE.model_copy(update={"early_stopping": False, **changes})))
+    return head
+
+
 def test_the_average_forgets_the_beginning_soon_and_the_rest_slowly() -> None:
     shares = [kept_share(0.98, steps) for steps in range(1000)]
     assert shares[0] == 0.1
