@@ -8,8 +8,8 @@ from typing import Any
 import typer
 
 from monitor.config import Config
-from monitor.events.alerts import alert_schema_text, health_schema_text
 from monitor.events.asyncapi import asyncapi_text
+from monitor.events.messages import alert_schema_text, health_schema_text
 from monitor.telemetry.reference import reference_text
 from monitor.web.app import openapi_document
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from monitor.config import KafkaConfig
 from monitor.delivery.kafka_client import Received, Subscription, one_line, quieten_library
 from monitor.errors import DeliveryFailed
-from monitor.events.alerts import AlertMessage, HealthMessage
+from monitor.events.messages import AlertMessage, HealthMessage
 from monitor.telemetry.redaction import Redactor
 
 REMEMBERED_IDS = 100_000

@@ -1,16 +1,12 @@
 """Settings in, a connection to Kafka that can be broken off and whose failures speak plainly out.
 
-The only door to `kafka`. kafka-python 3.0 is tamed here: it leaves sockets of failed connections open, waits for ever
-for a silent TLS server, tells the causes of failures to its log alone, drops the answer of a broker that refuses us and
-hangs up, and cannot be closed while a broker hangs.
+With `kafka_network.py` the only door to `kafka`. kafka-python 3.0 cannot be closed while a broker hangs; here it can.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,13 +14,9 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
-from kafka.net.compat import KafkaNetClient
-from kafka.net.inet import KafkaNetSocket, create_connection
-from kafka.net.manager import KafkaConnectionManager
-from kafka.net.selector import NetworkSelector
-from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from monitor.config import KafkaConfig
+from monitor.delivery.kafka_network import REFUSALS, network_client
 from monitor.errors import DeliveryFailed
 from monitor.records import Alert
 from monitor.telemetry.redaction import Redactor
@@ -50,12 +42,6 @@ OWN_FAULT = (
     kafka_errors.InvalidTimestampError,
 )
 """What Kafka says of a record itself; everything else is Kafka's or the network's trouble and is tried again."""
-REFUSALS = (
-    kafka_errors.SaslAuthenticationFailedError,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.IllegalSaslStateError,
-    kafka_errors.AuthorizationError,
-)
 LIBRARY_ERRORS = (kafka_errors.KafkaError, OSError, RuntimeError, ValueError)
 """What kafka-python raises: its own, and Python's for wrong settings and closed sockets."""
 
@@ -168,7 +154,7 @@ class Connection:
 
     def _make_client(self, **settings: Any) -> Any:
         """Make the library's network client, so that it can be closed whatever becomes of the producer."""
-        self._client = _make_client(**settings)
+        self._client = network_client(**settings)
         if self._broken:
             self._hang_up(self._client)
         return self._client
@@ -257,7 +243,7 @@ class Subscription:
         self._consumer = self._client = None
 
     def _make_client(self, **settings: Any) -> Any:
-        self._client = _make_client(**settings)
+        self._client = network_client(**settings)
         self._client._manager.cluster.config["allow_auto_create_topics"] = False  # the library forgets to hand it on
         return self._client
 
@@ -285,7 +271,7 @@ def client_settings(settings: KafkaConfig) -> dict[str, Any]:
         "security_protocol": settings.security_protocol,
         "request_timeout_ms": round(settings.request_timeout_seconds * 1000),
         "bootstrap_timeout_ms": round(settings.request_timeout_seconds * 1000),
-        "proxy_url": "direct://",  # no proxy: chooses `_ClosingSocket`
+        "proxy_url": "direct://",  # no proxy: chooses `kafka_network.ClosingSocket`
         "reconnect_backoff_ms": 100,
         "reconnect_backoff_max_ms": 1000,
     }
@@ -332,7 +318,7 @@ def _admin(settings: KafkaConfig, *, make_client: Callable[..., Any] | None = No
     clients: list[Any] = []
 
     def kept_client(**named: Any) -> Any:
-        clients.append((make_client or _make_client)(**named))
+        clients.append((make_client or network_client)(**named))
         return clients[0]
 
     try:
@@ -401,104 +387,6 @@ def _topic_shape(topic: Any, settings: KafkaConfig) -> str:
     return f"good, partitions: {len(partitions)}, replicas: {replicas}"
 
 
-class _ClosingSocket(KafkaNetSocket):  # type: ignore[misc]  # the library has no types
-    """Connects as the library does, and closes the socket where that fails, which the library forgets.
-
-    The library chooses this class by the scheme of its setting `proxy_url`.
-    """
-
-    SCHEMES = ("direct",)
-
-    async def connect(self, net: Any, addrinfo: Any, socket_options: Any = (), timeout_at: float | None = None) -> Any:
-        """Return a connected socket."""
-        family, kind, protocol, _, address = addrinfo
-        connecting = self.socket(family, kind, protocol)
-        try:
-            connecting.setblocking(False)
-            for option in socket_options:
-                connecting.setsockopt(*option)
-            return await self.sock_connect(net, connecting, address, timeout_at=timeout_at)
-        except BaseException:  # also when the library drops the attempt: a coroutine's end is no Exception
-            connecting.close()
-            raise
-
-
-class _TcpTransport(KafkaTCPTransport):  # type: ignore[misc]  # the library has no types
-    """Hands on what came just before the other side hung up, which the library throws away.
-
-    A broker that refuses a password answers and hangs up; without the answer it looks as if the network had failed.
-    """
-
-    def _sock_recv(self) -> tuple[bytes, BaseException | None]:
-        received, error = super()._sock_recv()
-        return received, None if received else error
-
-
-class _TlsTransport(KafkaSSLTransport):  # type: ignore[misc]  # the library has no types
-    """The same through TLS."""
-
-    def _sock_recv(self) -> tuple[bytes, BaseException | None]:
-        received, error = super()._sock_recv()
-        return received, None if received else error
-
-
-class _ConnectionManager(KafkaConnectionManager):  # type: ignore[misc]  # the library has no types
-    """Connects as the library does; closes what failed, bounds the TLS handshake, and keeps the cause of a failure.
-
-    The library leaves the socket of a failed handshake open and waits for ever for a silent one, tells causes to its
-    log alone, and goes on asking a broker that has refused our password, which may lock the account.
-    """
-
-    failure: BaseException | None = None
-    """Why the last connection failed."""
-
-    def close(self, node_id: Any = None, timeout_ms: float | None = None) -> None:
-        """Close one connection, or all; at once, whatever it had yet to write."""
-        for conn in list(self._conns.values()) if node_id is None else ():
-            conn.close(kafka_errors.KafkaConnectionError("closed by us"))
-        super().close(node_id, timeout_ms)
-
-    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
-        options = {"proxy_url": self.config["proxy_url"], "timeout_at": timeout_at}
-        connected = await create_connection(self._net, node.host, node.port, self.config["socket_options"], **options)
-        give_up = None
-        try:
-            if timeout_at is not None:
-                give_up = self._net.call_at(timeout_at, lambda: _shut(connected))
-            if self.ssl_enabled:
-                named = {key: value for key, value in self.config.items() if key.startswith("ssl_")}
-                transport = _TlsTransport(self._net, connected, host=node.host, **named)
-                connected = transport._sock
-            else:
-                transport = _TcpTransport(self._net, connected, host=node.host)
-            await transport.handshake()
-        except OSError as exc:  # TLS errors among them
-            connected.close()
-            late = timeout_at is not None and time.monotonic() >= timeout_at
-            reason = "no answer to the TLS handshake" if late else f"TLS: {exc}"
-            raise kafka_errors.KafkaConnectionError(reason) from exc
-        except BaseException:  # also when the library drops the attempt: a coroutine's end is no Exception
-            connected.close()
-            raise
-        finally:
-            if give_up is not None:
-                self._net.cancel(give_up)
-        return transport
-
-    async def _connect(self, node: Any, conn: Any, **options: Any) -> None:
-        await super()._connect(node, conn, **options)
-        if conn.init_future.failed():
-            self.failure = conn.init_future.exception
-        if isinstance(self.failure, REFUSALS):
-            self.close()
-
-
-def _make_client(**settings: Any) -> Any:
-    """Make the library's network client, with our manager in it."""
-    net = NetworkSelector(**settings)
-    return KafkaNetClient(net=net, manager=_ConnectionManager(net, **settings))
-
-
 def _is_connected(client: Any) -> bool:
     return any(conn.connected for conn in list(client._manager._conns.values()))
 
@@ -541,11 +429,6 @@ def translated(error: BaseException, settings: KafkaConfig, *, topic: str) -> De
         case _:
             reason = f"{servers}: {plain(error)}"
     return DeliveryFailed(one_line(reason, redactor), refused=isinstance(error, REFUSALS))
-
-
-def _shut(connected: socket.socket) -> None:
-    with suppress(OSError):  # it is closed already
-        socket.socket.shutdown(connected, socket.SHUT_RDWR)  # not SSLSocket's, which drops the handshake's state
 
 
 def plain(error: BaseException) -> str:

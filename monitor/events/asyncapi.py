@@ -12,14 +12,8 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from monitor.config import KafkaConfig
-from monitor.events.alerts import (
-    CONTENT_TYPE,
-    HEALTH_SCHEMA_ID,
-    SCHEMA_ID,
-    AlertMessage,
-    HealthMessage,
-    SchemaWithoutTitles,
-)
+from monitor.events.alerts import CONTENT_TYPE
+from monitor.events.messages import HEALTH_SCHEMA_ID, SCHEMA_ID, AlertMessage, HealthMessage, SchemaWithoutTitles
 from monitor.records import HealthState, Phase
 
 VERSION = "1.0.0"

@@ -8,7 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from monitor.events.alerts import health_schema
+from monitor.events.messages import health_schema
 from tests.services.kafka import consume
 from tests.services.monitor import MonitorProcess, configuration
 from tests.services.rtsp import Mount, RtspServer, encode_stream

@@ -17,7 +17,7 @@ from models.scenes import Scene
 from monitor.__main__ import INTERRUPTED
 from monitor.bundle import load_bundle, write_manifest
 from monitor.cli.training import next_version
-from monitor.events.alerts import alert_schema
+from monitor.events.messages import alert_schema
 from tests.services.monitor import COMMAND, MonitorProcess, configuration, run_command
 from tests.services.rtsp import Mount, RtspServer
 

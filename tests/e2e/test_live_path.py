@@ -9,7 +9,7 @@ from contextlib import closing
 import jsonschema
 import pytest
 
-from monitor.events.alerts import alert_schema
+from monitor.events.messages import alert_schema
 from tests.services.kafka import KafkaBroker, consume
 from tests.services.monitor import MonitorProcess, configuration
 from tests.services.rtsp import Mount, RtspServer

@@ -6,6 +6,7 @@ import json
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -15,18 +16,8 @@ from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.events.alerts import (
-    ALERT_NAMESPACE,
-    EVIDENCE_FRAMES,
-    SCHEMA_ID,
-    AlertContext,
-    alert_id,
-    alert_schema,
-    alert_schema_text,
-    compose,
-    recovered,
-    rfc3339,
-)
+from monitor.events.alerts import ALERT_NAMESPACE, EVIDENCE_FRAMES, AlertContext, alert_id, compose, recovered, rfc3339
+from monitor.events.messages import SCHEMA_ID, alert_schema, alert_schema_text
 from monitor.records import Alert, ChangeReason, EventChange, Phase, Score, Threshold, Window
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -98,8 +89,8 @@ def say(change: EventChange, context: AlertContext = CONTEXT) -> Alert:
     return compose(change, context, decided_seconds=decided, published_seconds=decided + 0.001)
 
 
-def message(alert: Alert) -> dict:
-    decoded = json.loads(alert.value)
+def message(alert: Alert) -> dict[str, Any]:
+    decoded: dict[str, Any] = json.loads(alert.value)
     validator = jsonschema.Draft202012Validator(alert_schema(), format_checker=jsonschema.FormatChecker())
     validator.validate(decoded)
     return decoded

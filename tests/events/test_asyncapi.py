@@ -9,8 +9,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from monitor.events.alerts import compose_health, health_schema_text
+from monitor.events.alerts import compose_health
 from monitor.events.asyncapi import asyncapi_document, asyncapi_text
+from monitor.events.messages import health_schema_text
 from monitor.records import Alert, ChangeReason, HealthChange, HealthState, Phase
 from tests.events.test_alerts import CONTEXT, headers, make_change, say
 

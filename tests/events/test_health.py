@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.config import HealthConfig
-from monitor.events.alerts import compose_health, health_schema
+from monitor.events.alerts import compose_health
 from monitor.events.health import HealthTracker
+from monitor.events.messages import health_schema
 from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, HealthState
 from tests.events.test_alerts import CONTEXT
 
