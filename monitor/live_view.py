@@ -14,7 +14,7 @@ import structlog
 from monitor.decisions import thresholds_of
 from monitor.delivery.kafka import DeliveryState
 from monitor.delivery.media import MediaFolder
-from monitor.delivery.outbox import Outbox, OutboxStats
+from monitor.delivery.outbox import Outbox, OutboxReader, OutboxStats
 from monitor.errors import OutboxUnavailable
 from monitor.reporting import PipelineView, Reporter
 from monitor.roster import Roster
@@ -101,7 +101,7 @@ class LiveView:
     def alerts(self, wanted: AlertFilter, *, limit: int, before: int | None = None) -> Sequence[AlertView]:
         """Return the newest alerts, newest first; none while the outbox cannot be read, which the page says."""
         newest = self._read(
-            lambda: self._outbox.newest_of_each(
+            lambda history: history.newest_of_each(
                 limit,
                 camera=wanted.camera,
                 label=wanted.label,
@@ -114,12 +114,13 @@ class LiveView:
 
     def alert(self, alert_id: str) -> Sequence[Mapping[str, Any]]:
         """Return the messages of one alert; none where it is not known, or while the outbox cannot be read."""
-        return [json.loads(value) for value in self._read(lambda: self._outbox.messages_of(alert_id))]
+        return [json.loads(value) for value in self._read(lambda history: history.messages_of(alert_id))]
 
-    def _read(self, read: Callable[[], list[_Row]]) -> list[_Row]:
+    def _read(self, read: Callable[[OutboxReader], list[_Row]]) -> list[_Row]:
         """Return what is read of the outbox; nothing while it cannot be."""
         try:
-            found = read()
+            with self._outbox.reader() as history:
+                found = read(history)
         except OutboxUnavailable as exc:
             if self._said.changes("alerts", str(exc)):
                 log.warning("outbox_not_read", reason=str(exc))

@@ -27,8 +27,7 @@ def test_an_outbox_that_cannot_be_read_is_one_line_however_many_pages_are_asked_
 
     with capture_logs() as lines:
         with monkeypatch.context() as broken:
-            for method in ("newest_of_each", "messages_of"):
-                broken.setattr(service._outbox, method, refuse)
+            broken.setattr(service._outbox, "reader", refuse)
             for _ in range(3):
                 assert service._view.alerts(AlertFilter(), limit=5) == []
                 assert service._view.alert("1") == []

@@ -9,7 +9,6 @@ search.
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -75,8 +74,12 @@ FROM alerts a LEFT JOIN pending p ON p.position = a.position LEFT JOIN dead_lett
 """
 ONLY_EVENTS, ONLY_HEALTH = "a.label <> ''", "a.label = ''"
 WAITING_EVENTS = f"p.position > ? AND {ONLY_EVENTS} ORDER BY p.position"
-WAITING_HEALTH = f"p.position IS NOT NULL AND a.position > ? AND {ONLY_HEALTH} ORDER BY a.position"
-"""The few messages on health are found by their own index, not among the many alerts that may wait."""
+SINCE_THE_OLDEST = "a.position >= (SELECT MIN(position) FROM pending)"
+WAITING_HEALTH = (
+    f"p.position IS NOT NULL AND a.position > ? AND {SINCE_THE_OLDEST} AND {ONLY_HEALTH} ORDER BY a.position"
+)
+"""The few messages on health are found by their own index, not among the many alerts that may wait; those before the
+oldest that waits are history."""
 STORE = """
 INSERT OR IGNORE INTO alerts
     (alert_id, sequence, camera, label, phase, received_seconds, committed_seconds, topic, headers, value)
@@ -91,17 +94,23 @@ ONE_EACH = """
 SELECT first.position, last.value
 FROM alerts first JOIN alerts last ON last.alert_id = first.alert_id
     AND last.sequence = (SELECT MAX(sequence) FROM alerts WHERE alert_id = first.alert_id)
-WHERE first.sequence = 0 AND first.label <> ''
-    AND (:camera IS NULL OR first.camera = :camera) AND (:label IS NULL OR first.label = :label)
-    AND first.committed_seconds >= :since AND first.committed_seconds < :until AND first.position < :before
+WHERE first.sequence = 0 AND first.label <> ''{}
 ORDER BY first.position DESC LIMIT :limit
 """
 """Events, newest first, each as its newest message: what a page lists."""
-ALL_POSITIONS = 2**63 - 1
+WANTED = {
+    "camera": "first.camera = :camera",
+    "label": "first.label = :label",
+    "since": "first.committed_seconds >= :since",
+    "until": "first.committed_seconds < :until",
+    "before": "first.position < :before",
+}
+"""Conditions of it, each only where it is asked for: one that is always true would still choose the index."""
 WAITING = "SELECT (SELECT COUNT(*) FROM pending), bytes FROM waiting"
 CROWDED_SHARE = 0.9
 """Of the nearer bound; past it updates are refused, so that starts and ends find room."""
-PRUNED_AT_ONCE = 5000
+PRUNED_AT_ONCE = 500
+"""A commit waits for it."""
 SECONDS_A_DAY = 86_400.0
 
 
@@ -203,6 +212,14 @@ class Outbox:
         """
         return OutboxReader(ReadOnlyDatabase(path))
 
+    def reader(self) -> OutboxReader:
+        """Open the store once more, for reading: however long that takes, commits do not wait for it.
+
+        Raises:
+            OutboxUnavailable: it cannot be read.
+        """
+        return self.open_reader(self._database.path)
+
     def commit(self, alerts: Sequence[Alert], *, now: float) -> tuple[Alert, ...]:
         """Store alerts in this order; return when they are durable: from then on they count as said.
 
@@ -253,40 +270,6 @@ class Outbox:
         """Return the newest alerts, newest first; with `health` the messages on cameras' health instead."""
         return _recent(self._database, limit, camera, health)
 
-    def newest_of_each(
-        self,
-        limit: int,
-        *,
-        camera: str | None = None,
-        label: str | None = None,
-        since_seconds: float | None = None,
-        until_seconds: float | None = None,
-        before: int | None = None,
-    ) -> list[tuple[int, bytes]]:
-        """Return the newest events, newest first, each as the position of its first message and its newest message.
-
-        Args:
-            limit: how many.
-            camera: of this one alone.
-            label: of this one alone.
-            since_seconds: told of first at this time or later; seconds since the epoch.
-            until_seconds: told of first before this time.
-            before: of those before this position.
-        """
-        wanted = {
-            "camera": camera,
-            "label": label,
-            "since": -math.inf if since_seconds is None else since_seconds,
-            "until": math.inf if until_seconds is None else until_seconds,
-            "before": ALL_POSITIONS if before is None else before,
-            "limit": limit,
-        }
-        return [(position, bytes(value)) for position, value in self._database.read(ONE_EACH, wanted)]
-
-    def messages_of(self, alert_id: str) -> list[bytes]:
-        """Return the messages of one alert in their order; none where it is not known."""
-        return _messages_of(self._database, alert_id)
-
     def after(
         self, position: int, *, camera: str | None = None, health: bool = False, limit: int = 1000
     ) -> list[StoredAlert]:
@@ -301,7 +284,7 @@ class Outbox:
         """Forget alerts that have been kept long enough, are delivered, and belong to no event that goes on.
 
         Returns:
-            How many were forgotten; at most some thousands a call.
+            How many were forgotten; where it is `PRUNED_AT_ONCE`, there may be more.
         """
 
         def forget(connection: sqlite3.Connection) -> int:
@@ -334,7 +317,7 @@ class Outbox:
 
 
 class OutboxReader:
-    """The store, as another process sees it: reads only."""
+    """The store, as another process sees it, or another thread that must not hold commits up: reads only."""
 
     def __init__(self, database: ReadOnlyDatabase) -> None:
         self._database = database
@@ -357,9 +340,42 @@ class OutboxReader:
         """Return the alerts said after the one at `position`, oldest first; with `health` as in `recent`."""
         return _after(self._database, position, camera, health, limit)
 
+    def newest_of_each(
+        self,
+        limit: int,
+        *,
+        camera: str | None = None,
+        label: str | None = None,
+        since_seconds: float | None = None,
+        until_seconds: float | None = None,
+        before: int | None = None,
+    ) -> list[tuple[int, bytes]]:
+        """Return the newest events, newest first, each as the position of its first message and its newest message.
+
+        Args:
+            limit: how many.
+            camera: of this one alone.
+            label: of this one alone.
+            since_seconds: told of first at this time or later; seconds since the epoch.
+            until_seconds: told of first before this time.
+            before: of those before this position.
+        """
+        asked = {
+            "camera": camera,
+            "label": label,
+            "since": since_seconds,
+            "until": until_seconds,
+            "before": before,
+        }
+        wanted = {name: value for name, value in asked.items() if value is not None}
+        sql = ONE_EACH.format("".join(f" AND {WANTED[name]}" for name in wanted))
+        rows = self._database.read(sql, {**wanted, "limit": limit})
+        return [(position, bytes(value)) for position, value in rows]
+
     def messages_of(self, alert_id: str) -> list[bytes]:
         """Return the messages of one alert in their order; none where it is not known."""
-        return _messages_of(self._database, alert_id)
+        rows = self._database.read("SELECT value FROM alerts WHERE alert_id = ? ORDER BY sequence", (alert_id,))
+        return [bytes(value) for (value,) in rows]
 
     def stats(self, now: float) -> OutboxStats:
         """Return what waits; how full that makes it, only its owner knows."""
@@ -418,11 +434,6 @@ def _after(
     parameters = (*named, position, limit)
     rows = database.read(f"{STORED} WHERE {where} AND a.position > ? ORDER BY a.position LIMIT ?", parameters)
     return [_stored(row) for row in rows]
-
-
-def _messages_of(database: Database | ReadOnlyDatabase, alert_id: str) -> list[bytes]:
-    rows = database.read("SELECT value FROM alerts WHERE alert_id = ? ORDER BY sequence", (alert_id,))
-    return [bytes(value) for (value,) in rows]
 
 
 def _stats(database: Database | ReadOnlyDatabase, now: float, *, bounds: _Bounds | None) -> OutboxStats:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,24 +216,51 @@ def test_events_are_listed_newest_first_each_as_its_newest_message(outbox: Outbo
     outbox.commit([message(0, 1, Phase.UPDATED), message(2, 0, Phase.STARTED)], now=200.0)
     outbox.commit([message(0, 2, Phase.ENDED), replace(message(9, 0, Phase.STARTED), label="")], now=300.0)
 
-    def listed(limit: int = 10, **wanted: Any) -> list[str]:
-        return [value.decode() for _, value in outbox.newest_of_each(limit, **wanted)]
+    with outbox.reader() as history:
 
-    assert listed() == ["yard 2 started", "gate 1 started", "yard 0 ended"]
-    assert listed(1) == ["yard 2 started"]
-    assert listed(camera="yard") == ["yard 2 started", "yard 0 ended"]
-    assert listed(label="fall") == ["gate 1 started"]
-    assert listed(camera="yard", label="fall") == []
-    assert listed(since_seconds=200.0) == ["yard 2 started"]
-    assert listed(until_seconds=200.0) == ["gate 1 started", "yard 0 ended"]
-    (position, _), *_ = outbox.newest_of_each(2)[1:]
-    assert listed(before=position) == ["yard 0 ended"]
-    assert [value.decode() for value in outbox.messages_of("alert-yard-0")] == [
-        "yard 0 started",
-        "yard 0 updated",
-        "yard 0 ended",
-    ]
-    assert outbox.messages_of("nobody's") == []
+        def listed(limit: int = 10, **wanted: Any) -> list[str]:
+            return [value.decode() for _, value in history.newest_of_each(limit, **wanted)]
+
+        assert listed() == ["yard 2 started", "gate 1 started", "yard 0 ended"]
+        assert listed(1) == ["yard 2 started"]
+        assert listed(camera="yard") == ["yard 2 started", "yard 0 ended"]
+        assert listed(label="fall") == ["gate 1 started"]
+        assert listed(camera="yard", label="fall") == []
+        assert listed(since_seconds=200.0) == ["yard 2 started"]
+        assert listed(until_seconds=200.0) == ["gate 1 started", "yard 0 ended"]
+        (position, _), *_ = history.newest_of_each(2)[1:]
+        assert listed(before=position) == ["yard 0 ended"]
+        assert [value.decode() for value in history.messages_of("alert-yard-0")] == [
+            "yard 0 started",
+            "yard 0 updated",
+            "yard 0 ended",
+        ]
+        assert history.messages_of("nobody's") == []
+
+
+@pytest.mark.parametrize("wanted", [{}, {"camera": "yard"}, {"label": "fight"}, {"before": 7}], ids=str)
+def test_listing_events_reads_no_more_of_the_history_than_it_has_to(outbox: Outbox, settings, wanted) -> None:
+    """Neither sorted nor searched from its beginning: it may hold years."""
+    asked: list[tuple[str, Any]] = []
+    with outbox.reader() as history:
+        real, history._database.read = history._database.read, lambda *query: asked.append(query) or []  # type: ignore[method-assign]
+        history.newest_of_each(12, **wanted)
+        [(sql, parameters)] = asked
+        plan = "; ".join(row[3] for row in real(f"EXPLAIN QUERY PLAN {sql}", parameters))
+    assert "TEMP B-TREE" not in plan
+    assert ("alerts_by_camera" in plan) == ("camera" in wanted)
+
+
+def test_who_reads_long_holds_no_commit_up(outbox: Outbox) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n, alerts"
+    outbox.commit([make_alert(0)], now=100.0)
+    with outbox.reader() as history, ThreadPoolExecutor() as pool:
+        reading = pool.submit(history._database.read, endless)
+        for number in range(1, 30):
+            outbox.commit([make_alert(number)], now=100.0)
+        assert not reading.done()
+        history._database._connection.interrupt()
+        assert isinstance(reading.exception(60), OutboxUnavailable)
 
 
 def test_a_reader_sees_what_another_process_committed(outbox: Outbox, settings: OutboxConfig) -> None:
