@@ -150,13 +150,23 @@ class Service:
             if config.evidence.enabled and config.evidence.upload_url
             else None
         )
-        self._housekeeper = Housekeeper(config, outbox=self._outbox, media=self._media, reporter=reporter)
+        self._housekeeper = Housekeeper(
+            config,
+            outbox=self._outbox,
+            media=self._media,
+            reporter=reporter,
+            on_failure=self._failed("housekeeping"),
+        )
         self._view = LiveView(
             reporter=reporter,
             roster=self._roster,
             outbox=self._outbox,
             media=self._media,
-            threads={"scoring": lambda: self._scorer.alive, "decisions": lambda: self._decider.alive},
+            threads={
+                "scoring": lambda: self._scorer.alive,
+                "decisions": lambda: self._decider.alive,
+                "delivery": lambda: all(publisher.alive for publisher in self._publishers),
+            },
         )
         http = config.http
         self._page = Page(self._view, self._feed, token=http.token.get_secret_value(), host=http.host)
@@ -226,6 +236,7 @@ class Service:
         self._capture.start()
         self._roster.open_all()
         self._keeper.start()
+        self._housekeeper.start()
         log.info(
             "monitor_started",
             version=__version__,
@@ -294,6 +305,7 @@ class Service:
             uploader = self._uploader
             steps.append(("upload", lambda: uploader.stop(Deadline(deadline.remaining(at_most=0.5)))))
         steps += [
+            ("housekeeping", lambda: self._housekeeper.stop(Deadline(deadline.remaining(at_most=0.2)))),
             ("outbox", self._outbox.close),
             ("engine", self._close_engines),
             ("web", lambda: self._web.stop(deadline)),

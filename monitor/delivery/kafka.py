@@ -223,7 +223,9 @@ class Publisher:
             connection.break_off()
         connection.open()
         self._connected_at = time.monotonic()
-        self._on_report(DeliveryReport(DeliveryState.CONNECTED))
+        if not (self._failures and self._outbox.pending(1, health=self._health)):
+            self._on_report(DeliveryReport(DeliveryState.CONNECTED))
+        # Otherwise whatever failed before may fail again: that all is well is said once a message has arrived.
 
     def _disconnect(self) -> None:
         """Close the connection; note what was acknowledged at the last moment, forget what else was in flight."""

@@ -140,10 +140,11 @@ class Connection:
         self.break_off()
         if self._producer is not None:
             self._producer._sender.join(CLOSE_SECONDS)
-            with suppress(kafka_errors.KafkaTimeoutError):  # its thread still hangs; it is a daemon and sends no more
+            with suppress(Exception):  # its thread still hangs (it is a daemon and sends no more), or its loop had died
                 self._producer.close(timeout=0)
         elif self._client is not None:
-            self._client.close()  # the constructor failed; its sockets are ours to close
+            with suppress(Exception):  # likewise
+                self._client.close()  # the constructor failed; its sockets are ours to close
         self._producer = self._client = None
 
     def _failed(self, error: BaseException, told: Callable[[BaseException | None], None]) -> None:
@@ -161,7 +162,7 @@ class Connection:
 
     @staticmethod
     def _hang_up(client: Any) -> None:
-        with suppress(RuntimeError):  # it is closed already
+        with suppress(Exception):  # it is closed already, or hands on what its loop had died of
             client._manager._net.call_soon_threadsafe(client._manager.close)
 
 

@@ -407,7 +407,9 @@ def test_topics_are_made_where_the_settings_ask_for_it(strict_broker: KafkaBroke
     outbox.commit(alerts, now=time.time())
     plain = to(strict_broker, topic, request_timeout_seconds=2.0, health_topic=f"{topic}-health")
     with publishing(outbox, plain) as (_, reports):
-        reports.wait(lambda _: DeliveryState.UNREACHABLE in reports.states)
+        reports.wait(lambda _: reports.states.count(DeliveryState.UNREACHABLE) == 3, seconds=40.0)
+    connected, unreachable = DeliveryState.CONNECTED, DeliveryState.UNREACHABLE
+    assert reports.states == [connected, unreachable, unreachable, unreachable], "a connection alone is no good news"
     assert reports.all[-1].detail.startswith(f"topic {topic} does not exist; create it")
     settings = plain.model_copy(update={"create_topics": True, "partitions": 3})
     before = probe_kafka(settings)
@@ -424,6 +426,30 @@ def test_topics_are_made_where_the_settings_ask_for_it(strict_broker: KafkaBroke
     with publishing(outbox, impossible) as (_, reports):
         reports.wait(lambda all_reports: bool(all_reports))
     assert reports.all[0].detail.startswith(f"topic {topic}-more cannot be made: ")
+
+
+def test_a_client_that_has_died_is_replaced(
+    kafka_broker: KafkaBroker, topic: str, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kafka-python raises what its loop died of again from whatever asks it to close."""
+    alerts = make_alerts(topic, 5)
+    with publishing(outbox, to(kafka_broker, topic)) as (publisher, reports):
+        reports.wait(lambda _: reports.states == [DeliveryState.CONNECTED])
+        connection = publisher._connection
+        assert connection is not None
+
+        def raise_again(*_: Any) -> None:
+            raise OSError("its loop had died")
+
+        client = connection._client
+        monkeypatch.setattr(client._manager._net, "call_soon_threadsafe", raise_again)
+        monkeypatch.setattr(connection._producer, "send", raise_again)
+        outbox.commit(alerts, now=time.time())
+        publisher.notify()
+        reports.wait(lambda _: reports.acknowledged == 5, seconds=40.0)
+    monkeypatch.undo()
+    client.close()  # it did not really die
+    assert arrived(kafka_broker, topic, alerts) == by_camera(alerts)
 
 
 @pytest.mark.parametrize("port", [silent_port, closed_port])
