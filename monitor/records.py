@@ -188,6 +188,8 @@ class Window:
     """The newest sample's time on the camera's own clock."""
     degraded: bool = False
     """True when load shedding lengthened the stride before this window."""
+    idle_seconds: float = 0.0
+    """How much of the time since the window before an idle gate left out: nothing moved, so what held then went on."""
 
     @property
     def coverage(self) -> float:

@@ -11,9 +11,10 @@ import time
 from collections.abc import Sequence
 
 from monitor import __version__
-from monitor.bundle import Bundle
+from monitor.bundle import Bundle, Manifest
+from monitor.capture.gate import MOST_LOOK_SECONDS
 from monitor.capture.worker import CaptureSupervisor
-from monitor.config import CameraConfig, Config, KafkaConfig
+from monitor.config import CameraConfig, Config, EventsConfig, KafkaConfig
 from monitor.decisions import Decider, Unwatch, Watch, thresholds_of
 from monitor.events.alerts import AlertContext
 from monitor.model_keeper import Model
@@ -136,7 +137,7 @@ class Roster:
             context=alert_context(camera, model.bundle, model.opened, instance=config.instance, kafka=config.kafka),
             rules=config.events,
             health=config.health,
-            blind_after_seconds=config.events.merge_gap_seconds + 2 * manifest.window_seconds,
+            blind_after_seconds=blind_after(config.events, manifest),
         )
 
     # --- models --------------------------------------------------------------------------------------------------
@@ -177,6 +178,11 @@ class Roster:
         for camera in self._config.cameras:
             if camera.id in cameras:
                 self._decider.put(self._watch_of(camera, model))
+
+
+def blind_after(rules: EventsConfig, manifest: Manifest) -> float:
+    """Return how long a camera may go without a score before its open events end; a sleeping one is due with a look."""
+    return rules.merge_gap_seconds + 2 * manifest.window_seconds + MOST_LOOK_SECONDS
 
 
 def alert_context(

@@ -32,6 +32,8 @@ AWAKE_LOOK_SECONDS = 0.4
 """Likewise of an awake one, whose keyframes are decoded anyway: what moves to and fro in step with looks is seen."""
 MOST_GOP_SECONDS = 5.0
 """Keyframes that are further apart are of no use: their packets would have to be held back that long."""
+MOST_LOOK_SECONDS = LOOK_SECONDS + MOST_GOP_SECONDS
+"""No looks at an idle camera are further apart: a keyframe came just too soon, and the next as late as one may."""
 REGULAR_GOPS = 2
 ALL_INTRA_RUN = 8
 """So many keyframes in a row: the stream has nothing else, and their own sizes tell of motion."""

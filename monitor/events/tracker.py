@@ -19,8 +19,9 @@ probabilities; "now" is the end of the window at hand.
 In QUIET, `on` counts only once cool_down_seconds have passed since the last event's end, unless that event
 ended by its length and the label has not fallen below `off` since. A crossing that falls again within the
 cool-down is counted as suppressed. No score for longer than a window is silence: the mean begins anew,
-a candidate falls, an open event fades. An event starts where its first window starts, the one in which the
-smoothed score first reached `on`; it ends where the last window ends that held.
+a candidate falls, an open event fades. Time that an idle gate left out is no silence: nothing moved, so what held
+before it held until its end, from where merge_gap_seconds count. An event starts where its first window starts, the
+one in which the smoothed score first reached `on`; it ends where the last window ends that held.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ class _Event:
     started_seconds: float
     first_end_seconds: float
     last_held: Score
+    held_until_seconds: float
+    """End of the last window that held, and of the time behind it that an idle gate left out."""
     peak_score: float
     peak_seconds: float
     sequence: int = 0
@@ -141,8 +144,8 @@ class Tracker:
         if self._last_end == score.window.end_seconds:
             return []
         changes = self._after_clock_set_back(score.window)
-        if self._last_end is not None and score.window.start_seconds - self._last_end > ROUNDING_SECONDS:
-            self._fall_silent()
+        if self._last_end is not None:
+            self._pass(self._last_end, score.window)
         self._last_end = score.window.end_seconds
         for track in self._tracks:
             track.smooth(score)
@@ -216,11 +219,15 @@ class Tracker:
             track.ended_seconds = None
         return changes
 
-    def _fall_silent(self) -> None:
-        """Note that there was no score for longer than a window."""
+    def _pass(self, last_end: float, window: Window) -> None:
+        """Note what lies between the last window and this one: silence, or time that an idle gate left out."""
+        silent = window.start_seconds - window.idle_seconds - last_end > ROUNDING_SECONDS
         for track in self._tracks:
-            track.recent.clear()
-            self._silence(track)
+            if silent:
+                track.recent.clear()
+                self._silence(track)
+            elif track.stage is _Stage.OPEN:
+                _event_of(track).held_until_seconds = last_end + window.idle_seconds
 
     def _silence(self, track: _Track) -> None:
         """Let a label fall below `off`."""
@@ -259,6 +266,7 @@ class Tracker:
             started_seconds=score.window.start_seconds,
             first_end_seconds=score.window.end_seconds,
             last_held=score,
+            held_until_seconds=score.window.end_seconds,
             peak_score=track.smoothed,
             peak_seconds=_most_attended_seconds(score),
         )
@@ -295,7 +303,7 @@ class Tracker:
         """FADING: wait for its return, or end it."""
         event = _event_of(track)
         now = score.window.end_seconds
-        if now - event.last_held.window.end_seconds > self._rules.merge_gap_seconds + ROUNDING_SECONDS:
+        if now - event.held_until_seconds > self._rules.merge_gap_seconds + ROUNDING_SECONDS:
             return [self._ended(track, ChangeReason.END, score, now), *self._begin(track, score)]
         if track.smoothed < track.threshold.on:
             return []
@@ -358,7 +366,7 @@ def _event_of(track: _Track) -> _Event:
 
 def _hold(event: _Event, track: _Track, score: Score) -> None:
     """Note that the event holds in a window."""
-    event.last_held = score
+    event.last_held, event.held_until_seconds = score, score.window.end_seconds
     if track.smoothed > event.peak_score:
         event.peak_score = track.smoothed
         event.peak_seconds = _most_attended_seconds(score)

@@ -7,7 +7,7 @@ against the slots that were planned.
 
 A camera whose gate is idle plans its keyframes alone: the slots between them were not planned either. Such a sample
 hands out its window at once, without the rest of its stride, and the windows that would end between two of them, which
-could show nothing new, are not due.
+could show nothing new, are not due. The window behind them tells for how long that was.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class CameraWindows:
         """Slots that load shedding left out, as far back as a window reaches."""
         self._idle: set[int] = set()
         """Likewise, slots that an idle gate left out."""
+        self._idle_since = 0
+        """Slots that it left out since the end of the newest window handed out."""
         self._from_slot = from_slot
         self._first = 0
         """Slot of the first sample."""
@@ -107,6 +109,7 @@ class CameraWindows:
         self._idle.update(range(max(idle_from, sample.slot - self._slots), sample.slot))
         due = self._windows_due(idle_from - 1, stride)
         windows = [self._window(boundary, factor) for boundary in self._boundaries_with_something(idle_from, stride)]
+        self._idle_since += max(0, sample.slot - max(idle_from, self._ended + 1))
         self._keep(sample, embedding)
         boundary = sample.slot + -(sample.slot + 1) % stride
         if boundary > self._ended and (sample.idle or boundary == sample.slot):
@@ -127,8 +130,6 @@ class CameraWindows:
 
     def _pushed(self, windows: Sequence[Window | None], due: int) -> Pushed:
         scored = [window for window in windows if window is not None]
-        if self._from_slot is not None:
-            scored = [window for window in scored if window.first_slot >= self._from_slot]
         return Pushed(tuple(scored), skipped=due - sum(self._is_due(window.first_slot) for window in scored))
 
     def _clock_was_set_back(self) -> bool:
@@ -139,7 +140,7 @@ class CameraWindows:
         self._filled.fill(EMPTY)
         self._shed.clear()
         self._idle.clear()
-        self._last, self._ended = None, EMPTY
+        self._last, self._ended, self._idle_since = None, EMPTY, 0
         self._from_slot = None
         return True
 
@@ -178,7 +179,9 @@ class CameraWindows:
         self._last, self._sleeps = sample.slot, sample.idle
 
     def _window(self, boundary: int, factor: int) -> Window | None:
-        """Return the window that ends with the slot `boundary`, None where too little of what was planned is there."""
+        """Hand out the window that ends with the slot `boundary`; None where too little of it is there."""
+        if self._from_slot is not None and boundary - self._slots + 1 < self._from_slot:
+            return None
         slots = np.arange(boundary - self._slots + 1, boundary + 1)
         places = slots % self._slots
         mask = (self._filled[places] == slots) & (slots >= 0)
@@ -189,6 +192,7 @@ class CameraWindows:
             return None
         held = [self._held[place] if there else None for place, there in zip(places, mask, strict=True)]
         newest = next(entry for entry in reversed(held) if entry is not None)
+        idle_since, self._idle_since = self._idle_since, 0
         return Window(
             camera=self._camera,
             first_slot=int(slots[0]),
@@ -200,6 +204,7 @@ class CameraWindows:
             received_seconds=newest.received_seconds,
             camera_seconds=newest.camera_seconds,
             degraded=factor > 1 or shed > 0,
+            idle_seconds=idle_since / self._fps,
         )
 
     def _left_out(self, left_out: set[int], boundary: int) -> int:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.capture import gate as gate_module
-from monitor.capture.gate import LOOK_PIXELS, Gate, SizeRange, differs
+from monitor.capture.gate import LOOK_PIXELS, MOST_GOP_SECONDS, MOST_LOOK_SECONDS, Gate, SizeRange, differs
 from monitor.records import GateState, WakeReason
 
 QUIET = 6.0
@@ -198,6 +198,26 @@ def test_any_stream_leaves_it_in_a_state_and_wakes_only_the_idle(stream: list[tu
             assert key, "falls asleep at a keyframe"
         if gate.state is not GateState.IDLE and key and gate.wants_look(seconds):
             assert gate.look(np.full((36, 64), size % 256, np.uint8), is_intra=True, seconds=seconds) is None
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(st.lists(st.floats(0.2, MOST_GOP_SECONDS), min_size=5, max_size=40))
+def test_looks_at_an_idle_camera_are_never_too_far_apart(groups: list[float]) -> None:
+    """Open events of a camera that is not heard of for much longer end."""
+    gate, scene = Gate(quiet_seconds=QUIET), np.full((36, 64), 90, np.uint8)
+    begin = looked = 1000.0
+    for group in groups:
+        packets = int(group * FPS) + 1
+        for number in range(packets):
+            seconds = begin + number * group / packets
+            key = number == 0
+            gate.packet(size_bytes=20_000 if key else 2_000, is_keyframe=key, seconds=seconds)
+            if key and gate.wants_look(seconds):
+                gate.look(scene, is_intra=True, seconds=seconds)
+                looked = seconds
+            if gate.state is GateState.IDLE:
+                assert seconds - looked <= MOST_LOOK_SECONDS
+        begin += group
 
 
 @settings(deadline=None)  # a busy machine is no failure

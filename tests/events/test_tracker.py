@@ -29,7 +29,15 @@ PLAIN = {
 }
 
 
-def make_score(number: int, fight: float, fall: float = 0.0, *, attended: int = 3, gaps: tuple[int, ...] = ()) -> Score:
+def make_score(
+    number: int,
+    fight: float,
+    fall: float = 0.0,
+    *,
+    attended: int = 3,
+    gaps: tuple[int, ...] = (),
+    idle_seconds: float = 0.0,
+) -> Score:
     """The `number`-th window of the grid: ends at `(number + 1) * STEP`."""
     end = (number + 1) * STRIDE
     slots = range(end - SLOTS, end)
@@ -47,6 +55,7 @@ def make_score(number: int, fight: float, fall: float = 0.0, *, attended: int = 
         frame_seconds=tuple(slot / FPS if index not in gaps else None for index, slot in enumerate(slots)),
         received_seconds=end / FPS + 0.1,
         camera_seconds=None,
+        idle_seconds=idle_seconds,
     )
     return Score(window, np.array([1 - fight - fall, fight, fall], np.float32), attention)
 
@@ -256,12 +265,14 @@ def test_threshold_for_an_unknown_label_is_refused() -> None:
 # --- what holds for any scores ---------------------------------------------------------------------------------------
 
 shares = st.sampled_from([0.0, 0.2, 0.39, 0.4, 0.5, 0.6, 0.61, 0.7, 0.9, 1.0])
+MOST_BETWEEN_LOOKS = 13
+scored = st.tuples(st.sampled_from([1, 1, 1, 1, 1, 1, 2, 4, 5, 20]), shares, shares, st.just(False))
+looks = st.tuples(st.integers(2, MOST_BETWEEN_LOOKS), shares, shares, st.just(True))
 windows = st.lists(
-    st.tuples(st.sampled_from([1, 1, 1, 1, 1, 1, 2, 4, 5, 20]), shares, shares).map(
-        lambda t: (t[0], t[1], min(t[2], 1 - t[1]))
-    ),
+    st.one_of(scored, scored, looks).map(lambda t: (t[0], t[1], min(t[2], 1 - t[1]), t[3])),
     max_size=80,
 )
+"""Steps to the next window, two scores, and whether an idle gate left out what lies between."""
 all_rules = st.fixed_dictionaries(
     {
         "smoothing_windows": st.integers(1, 4),
@@ -276,9 +287,9 @@ all_rules = st.fixed_dictionaries(
 
 def make_scores(steps, first: int = 0) -> list[Score]:
     number, scores = first, []
-    for step, fight, fall in steps:
+    for step, fight, fall, idle in steps:
         number += step
-        scores.append(make_score(number, fight, fall))
+        scores.append(make_score(number, fight, fall, idle_seconds=(step - 1) * STEP if idle else 0.0))
     return scores
 
 
@@ -338,7 +349,7 @@ def test_events_are_never_too_long_nor_too_short(rules, steps) -> None:
         started, ended = changes[0], changes[-1]
         length = ended.ended_seconds - ended.started_seconds
         least = LENGTH + rules["minimum_seconds"]
-        assert least <= length <= max(rules["maximum_seconds"], least + LENGTH)
+        assert least <= length <= max(rules["maximum_seconds"], least + MOST_BETWEEN_LOOKS * STEP)
         if rules["minimum_seconds"] == 0:
             assert length <= max(rules["maximum_seconds"], LENGTH)
         assert started.changed_seconds - started.started_seconds >= least
@@ -360,6 +371,21 @@ def test_gaps_between_events_of_a_label(rules, steps) -> None:
             if before.reason is ChangeReason.END:
                 assert first_end - before.ended_seconds >= rules["cool_down_seconds"]
                 assert first_end - before.ended_seconds > rules["merge_gap_seconds"]
+
+
+@given(rules=all_rules, steps=windows)
+def test_what_an_idle_gate_left_out_went_on_as_before(rules, steps) -> None:
+    """Had the windows been scored, each as the one before, as many events would go on at each look."""
+    rules = {**rules, "smoothing_windows": 1, "minimum_seconds": 0.0, "cool_down_seconds": 0.0, "maximum_seconds": 1000}
+    idle, whole = (make_tracker(FIGHT, **rules) for _ in range(2))
+    number, last = 0, 0.0
+    for step, fight, _, left_out in steps:
+        for between in range(number + 1, number + step if left_out else 0):
+            whole.observe(make_score(between, last))
+        number, last = number + step, fight
+        idle.observe(make_score(number, fight, idle_seconds=(step - 1) * STEP if left_out else 0.0))
+        whole.observe(make_score(number, fight))
+        assert idle.active == whole.active
 
 
 @given(rules=all_rules, steps=windows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given, settings
@@ -82,6 +83,31 @@ def test_a_model_that_ends_leaves_an_idle_camera_nothing_to_score() -> None:
     assert windows.close(24) == type(windows.close(24))()
 
 
+def test_a_window_tells_how_long_the_gate_left_out() -> None:
+    windows = ring()
+    awake, _ = push(windows, [sample_at(slot) for slot in range(16)])
+    assert {window.idle_seconds for window in awake} == {0.0}
+    looks, _ = push(windows, [idle_at(16), idle_at(36, after=19)])
+    assert [window.idle_seconds for window in looks] == [0.0, 18 / 4.0], "slot 17 was in the window before"
+    # Woken, and by size: the slots before were left out all the same. No window ends with the first sample behind them.
+    woken, _ = push(windows, [replace(sample_at(56), idle_slots=19), *map(sample_at, range(57, 60))])
+    assert [window.idle_seconds for window in woken] == [18 / 4.0, 0.0]
+
+
+def test_a_look_that_was_lost_is_no_time_left_out() -> None:
+    windows = ring()
+    push(windows, [sample_at(slot) for slot in range(16)])
+    looks, _ = push(windows, [idle_at(16), idle_at(56, after=19)])
+    *_, before, after = looks
+    assert after.start_seconds - after.idle_seconds > before.end_seconds
+
+
+def test_looks_that_a_new_model_may_not_score_are_no_gap() -> None:
+    windows = CameraWindows("yard", manifest=manifest(SLOTS, STRIDE), minimum_coverage=0.6, from_slot=18)
+    (first,), _ = push(windows, [idle_at(20, after=19), idle_at(40, after=19)])
+    assert (first.first_slot, first.idle_seconds) == (34, (19 + 18) / 4.0)
+
+
 @settings(deadline=None)  # a busy machine is no failure
 @given(
     groups=st.lists(st.sampled_from([0, 0, 1]), min_size=1, max_size=30),
@@ -101,9 +127,10 @@ def test_a_gate_costs_no_window_and_doubles_none(groups: list[int], gop: int, fi
         if awake >= set(range(slot, slot + SLOTS)):
             same = next(other for other in got if other.first_slot == slot)
             np.testing.assert_array_equal(same.embeddings, window.embeddings)
-    if gop <= SLOTS and begun:
-        steps = np.diff([window.first_slot for window in begun])
-        assert all(step <= SLOTS for step in steps), "the tracker would take the time between two windows for silence"
+    for before, after in pairwise(begun):
+        apart = after.end_seconds - before.end_seconds
+        assert apart - after.idle_seconds <= manifest(SLOTS, STRIDE).window_seconds, "the tracker would call it silence"
+        assert after.idle_seconds < apart
 
 
 def test_load_shedding_leaves_out_no_idle_sample() -> None:
