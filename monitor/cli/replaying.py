@@ -17,7 +17,7 @@ from rich.table import Table
 
 from monitor.bundle import Bundle, find_bundle, load_bundle
 from monitor.cli.console import AsJson, err, out, speak
-from monitor.config import Config, EventsConfig, ModelConfig, ScoringConfig, load_config
+from monitor.config import Config, EventsConfig, ModelConfig, ScoringConfig, check_against_model, load_config
 from monitor.errors import InputInvalid
 from monitor.replay import Replayed, replay_video
 from monitor.roster import alert_context
@@ -49,7 +49,10 @@ def replay(
     if plot is not None:
         _check_plot(plot, videos)
     settings = load_config(config) if config else None
-    bundle, opened = _model(settings, model)
+    bundle = _bundle(settings, model)
+    if settings is not None and config is not None:  # with a model of its own, what its cameras watch for is no matter
+        check_against_model(settings, bundle.manifest, config, cameras=model is None)
+    opened = _open(bundle, settings.model if settings else ModelConfig())
     rules = settings.events if settings else EventsConfig()
     scoring = settings.scoring if settings else ScoringConfig()
     try:
@@ -73,13 +76,15 @@ def replay(
         opened.engine.close()
 
 
-def _model(settings: Config | None, name: str | None) -> tuple[Bundle, OpenedEngine]:
+def _bundle(settings: Config | None, name: str | None) -> Bundle:
     folder = settings.folder if settings else Path.cwd()
-    bundle = load_bundle(find_bundle(name or (settings.model.bundle if settings else "fight"), folder))
-    model = settings.model if settings else ModelConfig()
+    return load_bundle(find_bundle(name or (settings.model.bundle if settings else "fight"), folder))
+
+
+def _open(bundle: Bundle, model: ModelConfig) -> OpenedEngine:
     if model.precision == "auto":  # chosen by the clock, and a replay's bytes must not depend on that
         model = model.model_copy(update={"precision": "fp32"})
-    return bundle, open_configured(bundle, model)
+    return open_configured(bundle, model)
 
 
 def _check_plot(plot: Path, videos: list[Path]) -> None:

@@ -120,15 +120,15 @@ def load_config(path: Path) -> Config:
     return config
 
 
-def check_against_model(config: Config, manifest: Manifest, path: Path | str) -> None:
-    """Check that the labels that the configuration names are the model's.
+def check_against_model(config: Config, manifest: Manifest, path: Path | str, *, cameras: bool = True) -> None:
+    """Check that the labels that the configuration names are the model's: those of its cameras too, where they matter.
 
     Raises:
         ConfigInvalid: with every unknown label, each under its key.
     """
     known = set(manifest.event_labels)
     named = [(f"events.thresholds.{label}", label) for label in config.events.thresholds]
-    for index, camera in enumerate(config.cameras):
+    for index, camera in enumerate(config.cameras if cameras else ()):
         where = f"cameras[{index}] ({camera.id})"
         named += [(f"{where}.labels", label) for label in camera.labels]
         named += [(f"{where}.thresholds.{label}", label) for label in camera.thresholds]
