@@ -11,18 +11,17 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from monitor.bundle import Bundle, find_bundle, load_bundle
+from monitor.bundle import MANIFEST, Bundle, find_bundle, load_bundle
 from monitor.cli.console import AsJson, err, out, speak
-from monitor.config import ModelConfig
+from monitor.config import Config, ModelConfig, load_config
 from monitor.errors import InputInvalid
 from monitor.scoring.cache import EngineCache
 from monitor.scoring.door import Door, Precision
 from monitor.scoring.engine import half_of_the_cores
 
-DEFAULT_CACHE = ModelConfig().cache
-
 
 def compile_bundle(
+    context: typer.Context,
     bundle: Annotated[str, typer.Argument(help="Folder of a bundle, or a shipped bundle's name.")],
     engine: Annotated[
         Literal["openvino", "onnxruntime", "tensorrt"], typer.Option("--engine", help="What is to run it.")
@@ -37,7 +36,9 @@ def compile_bundle(
     ] = None,
     max_batch: Annotated[
         int | None,
-        typer.Option("--max-batch", min=1, max=256, help="For tensorrt: most samples of a run; scoring.batch_samples."),
+        typer.Option(
+            "--max-batch", min=1, max=256, help="For tensorrt: most samples of a run; left out: scoring.batch_samples."
+        ),
     ] = None,
     report: Annotated[
         Path | None,
@@ -47,9 +48,14 @@ def compile_bundle(
     threads: Annotated[
         int, typer.Option("--threads", min=0, max=256, help="Processor threads; 0: half of the cores.")
     ] = 0,
+    config: Annotated[
+        Path,
+        typer.Option("--config", "-c", help="The configuration file, where there is one.", envvar="MONITOR_CONFIG"),
+    ] = Path("config.toml"),
     cache: Annotated[
-        Path, typer.Option("--cache", help="Where it is kept: the folder that model.cache names.", file_okay=False)
-    ] = DEFAULT_CACHE,
+        Path | None,
+        typer.Option("--cache", help="Where it is kept; left out: the folder that model.cache names.", file_okay=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a bundle ready for this machine in a lower precision; `precision = "auto"` then takes it where it is faster.
@@ -63,9 +69,14 @@ def compile_bundle(
     speak(None)
     if precision is None and report is None:
         raise InputInvalid("--precision", "say what to compile (fp32, fp16, bf16 or int8), or what to --report on")
-    loaded = load_bundle(find_bundle(bundle, Path.cwd()))
-    room, kept, count = _compiling_room(), EngineCache(cache), threads or half_of_the_cores()
+    source = context.get_parameter_source("config")
+    settings = _settings(config, asked_for=source is not None and source.name == "COMMANDLINE")
+    loaded = load_bundle(_find(bundle, settings))
+    room, count = _compiling_room(), threads or half_of_the_cores()
+    kept = EngineCache(cache or (settings.model if settings else ModelConfig()).cache)
     if precision is not None:
+        if engine == "tensorrt" and settings is not None:
+            max_batch = max_batch or settings.scoring.batch_samples
         door = room.find_door(engine, kept, max_batch=max_batch, console=err)
         _compile(room, loaded, door, Precision(precision), kept, calibrate=calibrate, threads=count)
     if report is not None:
@@ -74,6 +85,18 @@ def compile_bundle(
             print(json.dumps(found.as_json()))
         else:
             out.print(found.table())
+
+
+def _settings(path: Path, *, asked_for: bool) -> Config | None:
+    """Return the configuration; None where there is no file and nobody asked for one on the command line."""
+    return load_config(path) if asked_for or path.exists() else None
+
+
+def _find(name: str, settings: Config | None) -> Path:
+    """Return a bundle's folder: near the working folder, as paths on a command line are, or as the configuration's."""
+    if settings is None or (Path(name).expanduser() / MANIFEST).is_file():
+        return find_bundle(name, Path.cwd())
+    return find_bundle(name, settings.folder)
 
 
 def _compile(

@@ -14,12 +14,13 @@ import numpy as np
 import onnx
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from models.compiling import find_door
 from models.half import to_half
 from models.scenes.clips import plan_clips, write_clips
 from monitor.bundle import BACKBONE_INPUT, Bundle, find_bundle, load_bundle
-from monitor.cli.compiling import compile_bundle
+from monitor.cli import app
 from monitor.errors import MonitorError
 from monitor.scoring import onnxruntime
 from monitor.scoring.cache import EngineCache
@@ -200,15 +201,15 @@ def test_half_precision_keeps_what_is_outside(bundle: Bundle) -> None:
         ({"precision": "int8", "calibrate": "none"}, "no such folder"),
         ({"precision": "fp16"}, "engine openvino: does not run fp16"),
         ({"precision": "bf16", "engine": "onnxruntime"}, "engine onnxruntime: does not run bf16"),
-        ({"precision": "int8", "max_batch": 4}, "--max-batch: is for tensorrt"),
+        ({"precision": "int8", "max-batch": "4"}, "--max-batch: is for tensorrt"),
         ({"report": "."}, "there are no clips"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(tmp_path: Path, monkeypatch, options, message) -> None:
     monkeypatch.chdir(tmp_path)
-    given = {name: Path(value) if name in ("calibrate", "report") else value for name, value in options.items()}
-    with pytest.raises(MonitorError) as raised:
-        compile_bundle("demo", **given, threads=1, cache=tmp_path / "engines")
-    assert message in str(raised.value)
-    assert raised.value.exit_code == 2
+    given = [text for name, value in options.items() for text in (f"--{name}", value)]
+    refusal = CliRunner().invoke(app, ["compile", "demo", *given, "--threads", "1", "--cache", "engines"]).exception
+    assert isinstance(refusal, MonitorError)
+    assert message in str(refusal)
+    assert refusal.exit_code == 2
     assert list(tmp_path.rglob("*.onnx")) == []
