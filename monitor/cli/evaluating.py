@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from monitor.bundle import Bundle, find_bundle, load_bundle
-from monitor.cli.console import AsJson, err, out
+from monitor.cli.console import AsJson, err, out, speak
 from monitor.cli.training import tell_how_to_resume, training_room
 from monitor.errors import InputInvalid
 
@@ -46,6 +46,7 @@ def evaluate(
     Examples: `monitor evaluate clips --model fight --json`, `monitor evaluate recordings --plot curve.png`,
     `monitor evaluate clips.csv --model models/bundles/mine --folds 5`
     """
+    speak(None)
     room = training_room()
     bundle = load_bundle(find_bundle(model, Path.cwd()))
     if plot is not None and not room.evaluation.holds_recordings(data):

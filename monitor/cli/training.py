@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from monitor.bundle import load_bundle
-from monitor.cli.console import err
+from monitor.cli.console import err, speak
 from monitor.errors import BundleInvalid, InputInvalid
 
 
@@ -43,6 +43,7 @@ def train(
     Examples: `monitor train clips --out models/bundles/mine`, with clips/fight/*.mp4 and clips/normal/*.mp4;
     `monitor train clips.csv --out models/bundles/mine --resume`
     """
+    speak(None)
     room = training_room()
     told = room.card.Provenance(
         data=f"`{data.name}`", licence=licence, command=_command(), version=next_version(out_folder)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
@@ -32,7 +34,6 @@ from models.windows import cut_windows, random_window, stride_windows
 from monitor.bundle import CARD, Bundle, SampleShape, load_bundle, write_manifest
 from monitor.errors import InputInvalid
 from monitor.scoring.engine import Preference, open_engine
-from tests.services.monitor import run_command
 
 CONSOLE = Console(file=StringIO())
 pytestmark = pytest.mark.xdist_group("training")  # they share drawn clips
@@ -113,16 +114,31 @@ def test_only_the_batch_axis_is_free(bundle: Bundle, samples: int) -> None:
     np.testing.assert_allclose(embeddings, np.repeat(golden.embeddings[:1], samples, axis=0), rtol=1e-3, atol=1e-4)
 
 
+WHILE_SOMETHING_LOGS = """
+import structlog
+from models import recordings
+from monitor.__main__ import main
+watch = recordings.run
+def watch_and_log(*arguments, **options):
+    structlog.get_logger().warning("something_happened")
+    return watch(*arguments, **options)
+recordings.run = watch_and_log
+main()
+"""
+
+
 def test_clips_and_recordings_are_evaluated(bundle: Bundle, drawn_clips: Path, tmp_path: Path) -> None:
-    """The command on a folder with both: its JSON, its tables and its picture."""
+    """The command on a folder with both: its picture, and its JSON, with which no line of the log is mixed."""
     data = tmp_path / "data"
     shutil.copytree(drawn_clips, data)
     list(write_recordings(data, 1, seed=3, duration_seconds=20.0))
     options = [str(data), "--model", str(bundle.path), "--cache", str(tmp_path / "cache")]
     plot = str(tmp_path / "curve.png")
-    code, output = run_command("evaluate", *options, "--json", "--plot", plot, timeout=150.0)
-    assert code == 0, output
-    [report] = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    command = [sys.executable, "-c", WHILE_SOMETHING_LOGS, "evaluate", *options, "--json", "--plot", plot]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150.0, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "something_happened" in done.stderr
+    report = json.loads(done.stdout)
     assert {"clips", "accuracy", "auc", "labels", "events"} <= set(report)
     assert report["clips"] == 24
     for figure in (report["accuracy"], report["auc"], report["labels"]["scuffle"]["recall"]):
