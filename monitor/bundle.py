@@ -181,15 +181,18 @@ def find_bundle(name: str, near: Path) -> Path:
     """Return the folder of the bundle called `name`: a path, relative to `near`, or the name of a shipped bundle.
 
     Raises:
-        BundleInvalid: there is no such folder; the message lists the shipped bundles.
+        BundleInvalid: there is no such folder, and the message lists the shipped bundles; or it cannot be looked at.
     """
     direct = near / os.path.expanduser(name)
-    if (direct / MANIFEST).is_file():
-        return direct.resolve()
-    shipped = _shipped_folder()
-    if shipped is not None and (shipped / name / MANIFEST).is_file():
-        return shipped / name
-    names = sorted(entry.parent.name for entry in shipped.glob(f"*/{MANIFEST}")) if shipped else []
+    try:
+        if (direct / MANIFEST).is_file():
+            return direct.resolve()
+        shipped = _shipped_folder()
+        if shipped is not None and (shipped / name / MANIFEST).is_file():
+            return shipped / name
+        names = sorted(entry.parent.name for entry in shipped.glob(f"*/{MANIFEST}")) if shipped else []
+    except OSError as exc:
+        raise BundleInvalid(name, f"cannot be looked at: {exc.strerror or exc}") from exc
     raise BundleInvalid(
         name,
         f"no bundle here: neither {direct / MANIFEST} nor one of the shipped bundles ({', '.join(names) or 'none'})",

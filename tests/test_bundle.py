@@ -38,6 +38,11 @@ def test_a_flipped_byte_is_found(bundle_path, name):
         load_bundle(bundle_path)
 
 
+def test_a_folder_that_cannot_be_looked_at_is_told(tmp_path):
+    with pytest.raises(BundleInvalid, match="cannot be looked at: File name too long"):
+        find_bundle("a" * 300, tmp_path)
+
+
 def test_a_missing_file_is_named(bundle_path):
     (bundle_path / BACKBONE).unlink()
     with pytest.raises(BundleInvalid, match=f"{BACKBONE} cannot be read"):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,24 @@ class EngineCache:
         path.unlink(missing_ok=True)
 
     def records(self, bundle: Bundle) -> Mapping[str, bytes]:
-        """Return the record of each graph that was made of a bundle: they tell one compilation from the next."""
+        """Return the record of each graph that was made of a bundle: they tell one compilation from the next.
+
+        One that cannot be read, or is just being removed, is as good as not there.
+        """
         names = (f"*-{precision.value}.json" for precision in COMPILED)
-        found = (path for name in names for path in self.folder(bundle).glob(name))
-        return {path.name: path.read_bytes() for path in found}
+        found: dict[str, bytes] = {}
+        with suppress(OSError):
+            for path in [path for name in names for path in self.folder(bundle).glob(name)]:
+                with suppress(OSError):
+                    found[path.name] = path.read_bytes()
+        return found
 
     def used_for(self, bundle: Bundle) -> bool:
         """Whether anything was compiled of this bundle: only then do libraries keep files that nobody asked for."""
-        return self.folder(bundle).is_dir()
+        try:
+            return self.folder(bundle).is_dir()
+        except OSError:
+            return False
 
     def library_folder(self, bundle: Bundle, library: str, *traits: str) -> Path:
         """Return a folder for a library's own files, keyed by the traits of version and machine."""

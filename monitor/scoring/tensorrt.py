@@ -100,7 +100,7 @@ class TensorRtDoor:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            log.warning("engine_not_kept", engine=NAME, folder=str(folder), reason=exc.strerror or str(exc))
+            _not_kept(folder, exc)
             return None
         return folder
 
@@ -130,7 +130,10 @@ class TensorRtDoor:
             timing_cache=plans.timing_cache,
             on_progress=self._on_progress,
         )
-        plans.put(key, plan)
+        try:
+            plans.put(key, plan)
+        except OSError as exc:
+            _not_kept(plans.folder, exc)
         log.info("engine_built", engine=NAME, graph=graph.path.name, precision=key.precision, bytes=len(plan))
         return plan
 
@@ -191,6 +194,10 @@ class TensorRtEngine:
         """Give back the device's memory."""
         self._embedder.close()
         self._classifier.close()
+
+
+def _not_kept(folder: Path | None, error: OSError) -> None:
+    log.warning("engine_not_kept", engine=NAME, folder=str(folder), reason=error.strerror or str(error))
 
 
 def load_library() -> Any:

@@ -10,6 +10,7 @@ Imported by `monitor/scoring/tensorrt.py` alone, once it has found the library.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import tensorrt as trt
@@ -66,7 +67,8 @@ def build_plan(
     if plan is None:
         raise EngineUnavailable(ENGINE, f"cannot build {graph.name}: {log.reason or 'no reason was given'}")
     if timing_cache is not None:
-        write_whole(timing_cache, bytes(memoryview(timings.serialize())))
+        with suppress(OSError):  # the next build measures anew; whoever keeps the plan says that nothing can be kept
+            write_whole(timing_cache, bytes(memoryview(timings.serialize())))
     return bytes(memoryview(plan))
 
 
@@ -83,7 +85,7 @@ def _parse(graph: Path, builder: trt.Builder, log: Log) -> trt.INetworkDefinitio
 def _read(path: Path | None) -> bytes:
     try:
         return path.read_bytes() if path is not None else b""
-    except FileNotFoundError:
+    except OSError:  # not there, or of no use
         return b""
 
 

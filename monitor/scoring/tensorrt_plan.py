@@ -49,6 +49,11 @@ class PlanFolder:
         self._folder = folder
 
     @property
+    def folder(self) -> Path | None:
+        """Where they lie."""
+        return self._folder
+
+    @property
     def timing_cache(self) -> Path | None:
         """Where TensorRT's measurements lie."""
         return self._folder / "timing.cache" if self._folder else None
@@ -66,7 +71,11 @@ class PlanFolder:
         return plan if record == _record(key, plan) else None
 
     def put(self, key: PlanKey, plan: bytes) -> None:
-        """Keep a plan; its record is written last."""
+        """Keep a plan; its record is written last.
+
+        Raises:
+            OSError: it cannot be written; it is not found then.
+        """
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)

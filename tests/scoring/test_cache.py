@@ -119,3 +119,8 @@ def test_openvino_keeps_its_compiled_models_beside(cache: EngineCache, tiny_bund
     assert kept[0]
     assert kept[0] == kept[1]
     assert loaded[-1]
+
+
+def test_a_record_that_goes_while_records_are_read_is_left_out(cache: EngineCache, tiny_bundle: Bundle) -> None:
+    (cache.folder(tiny_bundle) / "onnxruntime-int8.json").symlink_to("gone")
+    assert list(cache.records(tiny_bundle)) == ["openvino-int8.json"]

@@ -159,3 +159,18 @@ def test_where_nothing_can_be_kept_it_serves_all_the_same(device: Device, tmp_pa
         start(EngineCache(tmp_path / "engines"), tiny_bundle)
     assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["engine_not_kept"]
     assert device.built == BOTH
+
+
+@pytest.mark.usefixtures("all_levels")
+def test_a_plan_that_finds_no_room_is_not_kept_and_serves_all_the_same(device, cache, tiny_bundle) -> None:
+    start(cache, tiny_bundle)
+    for plan in list(cache.root.rglob("*.plan")):
+        plan.unlink()
+        plan.with_name(f"{plan.name}.part").symlink_to("/dev/full")
+    with capture_logs() as lines:
+        start(cache, tiny_bundle)
+    reasons = [line["reason"] for line in lines if line["event"] == "engine_not_kept"]
+    assert reasons == 2 * ["No space left on device"]
+    assert device.built == 2 * BOTH
+    start(cache, tiny_bundle)
+    assert device.built == 3 * BOTH
