@@ -58,6 +58,8 @@ class Decision:
     """Events not told, by reason, since the camera's last decision."""
     watched: Mapping[str, float] = field(default_factory=dict)
     """Probability of each label that is watched for."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Probability of each label of the model but its background, watched for or not."""
 
     @property
     def camera(self) -> str:
@@ -116,6 +118,13 @@ class Watch:
     health: HealthConfig
     blind_after_seconds: float
     """How long it may go without a score before its open events end: what is not seen has no end."""
+    background: str = ""
+    """The label among them that means "nothing happens"."""
+
+    def scores_of(self, score: Score) -> dict[str, float]:
+        """Return the probability of each label but the background."""
+        named = dict(zip(self.labels, map(float, score.probabilities), strict=True))
+        return {label: probability for label, probability in named.items() if label != self.background}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +143,15 @@ class _Watched:
 
     tracker: Tracker
     health: HealthTracker
-    context: AlertContext
-    blind_after_seconds: float
+    watch: Watch
     lost_since: float | None = None
     scored_seconds: float = 0.0
     """When its last score came, on the monotonic clock."""
     suppressed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def context(self) -> AlertContext:
+        return self.watch.context
 
 
 class Decider:
@@ -278,19 +290,19 @@ class Decider:
         if watched is None:
             tracker = Tracker(watch.camera, labels=watch.labels, thresholds=watch.thresholds, rules=watch.rules)
             health = HealthTracker(watch.camera, watch.health)
-            self._watched[watch.camera] = _Watched(tracker, health, watch.context, watch.blind_after_seconds)
+            self._watched[watch.camera] = _Watched(tracker, health, watch)
             return
         now = time.time()
         changes = watched.tracker.watch_for(watch.labels, watch.thresholds, at_seconds=now)
         self._tell(watched, changes, now)
-        watched.context, watched.blind_after_seconds = watch.context, watch.blind_after_seconds
+        watched.watch = watch
 
     def _look_around(self, now: float) -> None:
         """Do what is due by time alone."""
         for watched in self._watched.values():
             self._tell_health(watched, watched.health.note_time(now))
             lost = watched.lost_since is not None and now - watched.lost_since >= self._lost_after_seconds
-            blind = time.monotonic() - watched.scored_seconds >= watched.blind_after_seconds
+            blind = time.monotonic() - watched.scored_seconds >= watched.watch.blind_after_seconds
             if watched.tracker.active and (lost or blind):
                 self._end(watched, ChangeReason.CAMERA_LOST)
         if self._unsaid:
@@ -317,6 +329,7 @@ class Decider:
                 capture_to_decision_seconds=decided - score.window.received_seconds,
                 suppressed=self._newly_suppressed(watched),
                 watched=watched.tracker.watched_in(score),
+                scores=watched.watch.scores_of(score),
             )
         )
 

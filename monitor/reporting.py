@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import structlog
@@ -32,13 +33,12 @@ from monitor.records import (
     GateState,
     HealthChange,
     HealthState,
-    Score,
 )
 from monitor.scoring.batcher import BatchReport
 from monitor.scoring.engine import OpenedEngine
 from monitor.scoring.shadow import ShadowReport
 from monitor.scoring.shedding import Shedding
-from monitor.series import begin_camera, begin_monitor
+from monitor.series import begin_camera, begin_labels, begin_monitor
 from monitor.telemetry.metrics import Metrics
 from monitor.web.view import CameraView, MonitorView
 
@@ -92,15 +92,14 @@ class Reporter:
         self._deliveries: dict[str, tuple[DeliveryState, str]] = {}
         self._upload_failed = False
         self._connections = Connections(metrics)
-        self._labels: tuple[str, ...] = ()
-        """Of the model, in the order of a score's probabilities."""
-        self._event_labels: tuple[str, ...] = ()
         self._aim_seconds = math.inf
         self._thinned: dict[str, int] = {}
         self._in_software: set[str] = set()
         """Why hardware does not decode: each reason that has been logged."""
+        self._with_clips: set[str] = set()
+        """Cameras with a large stream."""
         self._clip_reasons: dict[str, FailureReason | None] = {}
-        """Cameras with a large stream, and why it is away; None while it is there."""
+        """Those whose large stream has come or gone, and why it is away; None while it is there."""
         self._unscored: set[str] = set()
         """Cameras whose last window was not scored for want of coverage."""
         self._ungated: set[str] = set()
@@ -147,9 +146,17 @@ class Reporter:
             self._cameras[camera.id] = replace(view, name=camera.name or camera.id, site=camera.site)
         if before is None:
             self._connections.add(camera.id)
-            begin_camera(self.metrics, camera.id, labels=camera.labels or self._event_labels)
-        if camera.clip_url and camera.id not in self._clip_reasons:
-            self.metrics.clip_up.labels(camera.id).set(0)
+            begin_camera(self.metrics, camera.id)
+        with self._lock:
+            if not camera.clip_url:
+                self._forget_clips(camera.id)
+            elif camera.id not in self._with_clips:
+                self._with_clips.add(camera.id)
+                self.metrics.clip_up.labels(camera.id).set(0)
+
+    def watched(self, camera: str, labels: Iterable[str]) -> None:
+        """Begin to report on labels that are watched for on a camera; what has been counted of them stays."""
+        begin_labels(self.metrics, camera, labels)
 
     def camera_removed(self, camera: str) -> None:
         """Report on a camera no longer: it leaves the page, and its series leave the metrics.
@@ -158,11 +165,18 @@ class Reporter:
         """
         with self._lock:
             self._cameras.pop(camera, None)
+            self._forget_clips(camera)
         self._connections.forget(camera)
         self._unscored.discard(camera)
         self._ungated.discard(camera)
-        self._clip_reasons.pop(camera, None)
         self.metrics.forget_camera(camera)
+
+    def _forget_clips(self, camera: str) -> None:
+        """Report on a large stream no longer; under the lock, so that what was on its way makes no series anew."""
+        self._with_clips.discard(camera)
+        self._clip_reasons.pop(camera, None)
+        for gauge in (self.metrics.clip_up, self.metrics.clip_ring_bytes):
+            gauge.remove_by_labels({"camera": camera})
 
     def engine_opened(self, bundle: Bundle, opened: OpenedEngine) -> None:
         """Say which engine serves which model, and how well it reproduces the golden outputs."""
@@ -190,7 +204,6 @@ class Reporter:
         self.metrics.model_info.labels(
             manifest.name, manifest.version, bundle.sha256[:12], engine.name, engine.precision
         ).set(1)
-        self._labels, self._event_labels = manifest.labels, manifest.event_labels
         self._aim_seconds = manifest.stride_seconds + LATENCY_SLACK_SECONDS
         self.metrics.latency_aim.set(self._aim_seconds)
         self.metrics.sample_rate.set(manifest.sample_fps)
@@ -246,10 +259,13 @@ class Reporter:
 
     def clip_stream(self, status: ClipStreamStatus) -> None:
         """Note that a camera's large stream came or was lost; only a change is worth a line in the log."""
-        self.metrics.clip_up.labels(status.camera).set(1 if status.online else 0)
-        known = status.camera in self._clip_reasons
-        changed = not known or self._clip_reasons[status.camera] is not status.reason
-        self._clip_reasons[status.camera] = status.reason
+        with self._lock:
+            if status.camera not in self._with_clips:
+                return
+            self.metrics.clip_up.labels(status.camera).set(1 if status.online else 0)
+            known = status.camera in self._clip_reasons
+            changed = not known or self._clip_reasons[status.camera] is not status.reason
+            self._clip_reasons[status.camera] = status.reason
         if status.online and changed:
             log.info("clip_stream_connected", camera=status.camera)
         elif changed:
@@ -282,9 +298,9 @@ class Reporter:
             metrics.camera_skew.labels(camera).set(counts.skew_seconds)
         if counts.ring_bytes is not None:
             metrics.ring_bytes.labels(camera).set(counts.ring_bytes)
-        if counts.clip_ring_bytes is not None:
-            metrics.clip_ring_bytes.labels(camera).set(counts.clip_ring_bytes)
         with self._lock:
+            if counts.clip_ring_bytes is not None and camera in self._with_clips:
+                metrics.clip_ring_bytes.labels(camera).set(counts.clip_ring_bytes)
             view = self._cameras.get(camera)
             if view is not None:
                 self._cameras[camera] = replace(
@@ -455,13 +471,9 @@ class Reporter:
             metrics.windows_late.labels(decision.camera).inc()
         for reason, count in decision.suppressed.items():
             metrics.suppressed.labels(decision.camera, reason).inc(count)
-        self._score(decision.score)
-
-    def _score(self, score: Score) -> None:
-        self.metrics.window_coverage.observe(score.window.coverage)
-        for label, probability in zip(self._labels, score.probabilities, strict=False):
-            if label in self._event_labels:
-                self.metrics.score.labels(label).observe(float(probability))
+        metrics.window_coverage.observe(window.coverage)
+        for label, probability in decision.scores.items():
+            metrics.score.labels(label).observe(probability)
 
     def commitment(self, commitment: Commitment) -> None:
         """Note what became of alerts at the outbox."""

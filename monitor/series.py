@@ -7,7 +7,7 @@ series whose labels are known beforehand begins with 0.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from monitor import __version__
 from monitor.events.tracker import COOL_DOWN, SHORT
@@ -32,14 +32,8 @@ def begin_monitor(metrics: Metrics) -> None:
         metrics.stage_seconds.labels(stage)
 
 
-def begin_camera(metrics: Metrics, camera: str, *, labels: Sequence[str]) -> None:
-    """Make the series of a camera, save those that tell of its connections.
-
-    Args:
-        metrics: the metrics of this monitor.
-        camera: its id.
-        labels: what is watched for on it.
-    """
+def begin_camera(metrics: Metrics, camera: str) -> None:
+    """Make the series of a camera, save those that tell of its connections and of what is watched for on it."""
     for gauge in (metrics.active_events, metrics.camera_frozen, metrics.camera_dark, metrics.degraded):
         gauge.labels(camera).set(0)
     for state in CameraState:
@@ -63,6 +57,10 @@ def begin_camera(metrics: Metrics, camera: str, *, labels: Sequence[str]) -> Non
         metrics.dropped.labels(camera, reason.value)
     for suppressed in (SHORT, COOL_DOWN):
         metrics.suppressed.labels(camera, suppressed)
+
+
+def begin_labels(metrics: Metrics, camera: str, labels: Iterable[str]) -> None:
+    """Make the series of what is watched for on a camera."""
     for label in labels:
         for phase in Phase:
             metrics.alerts.labels(camera, label, phase.value)

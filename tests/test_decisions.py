@@ -47,7 +47,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 
 def make_watch(labels=LABELS, thresholds=FIGHT, context=CONTEXT, blind_after_seconds: float = 60.0) -> Watch:
     rules = EventsConfig(**PLAIN)
-    return Watch("yard", labels, thresholds, context, rules, HealthConfig(), blind_after_seconds)
+    return Watch("yard", labels, thresholds, context, rules, HealthConfig(), blind_after_seconds, labels[0])
 
 
 class Desk:
@@ -198,6 +198,8 @@ def test_another_model_keeps_events_of_labels_that_stay_and_ends_the_others(desk
     wait_until(lambda: desk.said()[-1] == ("ended", "label_removed"))
     assert len(desk.said()) == 4
     wait_until(lambda: [decision.model for decision in desk.decisions] == ["m 1", "m 1", "m 2"])
+    assert [set(decision.scores) for decision in desk.decisions] == 2 * [{"fight", "fall"}] + [{"theft", "fight"}]
+    assert desk.decisions[-1].scores["fight"] == pytest.approx(0.9)
 
 
 def test_thresholds_camera_before_events_before_model():

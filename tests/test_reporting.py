@@ -14,7 +14,15 @@ from monitor.config import CameraConfig
 from monitor.decisions import Decision
 from monitor.delivery.disk import disk_of
 from monitor.delivery.outbox import OutboxStats
-from monitor.records import CameraState, CameraStatus, FailureReason, HealthChange, HealthState
+from monitor.records import (
+    CameraState,
+    CameraStatus,
+    CaptureCounts,
+    ClipStreamStatus,
+    FailureReason,
+    HealthChange,
+    HealthState,
+)
 from monitor.reporting import Reporter
 from monitor.scoring.engine import Skipped, open_engine
 from monitor.scoring.shadow import Disagreement, ShadowReport
@@ -48,7 +56,13 @@ def decide(reporter: Reporter, scuffle: float, *, seconds: float) -> None:
     score = make_score(0, scuffle)
     reporter.decision(
         Decision(
-            score=score, model="fight 1", changes=(), seconds=0.0, capture_to_decision_seconds=seconds, suppressed={}
+            score=score,
+            model="fight 1",
+            changes=(),
+            seconds=0.0,
+            capture_to_decision_seconds=seconds,
+            suppressed={},
+            scores={"scuffle": scuffle},
         )
     )
 
@@ -118,13 +132,12 @@ def test_a_window_decided_after_the_aim_is_late(reporter):
     assert read(reporter, "monitor_windows_scored_total", camera="yard") == 2
 
 
-def test_scores_are_spread_by_event_label_and_not_by_the_background(reporter):
+def test_scores_are_spread_by_label(reporter):
     decide(reporter, 0.75, seconds=0.1)
     assert read(reporter, "monitor_score_count", label="scuffle") == 1
     assert read(reporter, "monitor_score_sum", label="scuffle") == pytest.approx(0.75)
     assert read(reporter, "monitor_score_bucket", label="scuffle", le="0.7") == 0
     assert read(reporter, "monitor_score_bucket", label="scuffle", le="0.8") == 1
-    assert read(reporter, "monitor_score_count", label="normal") is None
 
 
 def test_coverage_is_the_share_of_the_slots_that_hold_a_picture(reporter):
@@ -180,9 +193,28 @@ def test_a_camera_that_sees_nothing_is_one_line_and_another_when_it_does(reporte
     assert lines_of(lines) == [("camera_frozen", None), ("camera_dark", None), ("camera_sees_again", None)]
 
 
-def test_the_first_alert_of_a_camera_has_an_increase(reporter):
+def test_the_first_alert_of_a_label_has_an_increase(reporter):
+    reporter.watched("yard", ["scuffle"])
     for phase in ("started", "updated", "ended"):
         assert read(reporter, "monitor_alerts_total", camera="yard", label="scuffle", phase=phase) == 0
+
+
+def test_series_of_a_large_stream_go_with_it(reporter):
+    def series() -> list[float | None]:
+        return [read(reporter, name, camera="yard") for name in ("monitor_camera_clip_up", "monitor_clip_ring_bytes")]
+
+    def tell() -> None:
+        reporter.clip_stream(ClipStreamStatus("yard", True, None, "", None))
+        reporter.counts(CaptureCounts("yard", clip_ring_bytes=9))
+
+    reporter.camera_added(CAMERA.model_copy(update={"clip_url": "rtsp://127.0.0.1/large"}))
+    assert series() == [0, None]
+    tell()
+    assert series() == [1, 9]
+    reporter.camera_added(CAMERA)
+    assert series() == [None, None]
+    tell()  # on its way as the address was taken away
+    assert series() == [None, None]
 
 
 def test_room_is_told_for_a_folder_that_is_not_there_yet(reporter, tmp_path):
