@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import structlog
 
-from monitor.decisions import thresholds_of
 from monitor.delivery.kafka import DeliveryState
 from monitor.delivery.media import MediaFolder
 from monitor.delivery.outbox import Outbox, OutboxReader, OutboxStats
@@ -86,8 +85,7 @@ class LiveView:
 
     def cameras(self) -> Sequence[CameraView]:
         """Return each camera as it stands."""
-        config, manifest = self._roster.config, self._roster.model.bundle.manifest
-        watched = {camera.id: thresholds_of(camera, config.events, manifest) for camera in config.cameras}
+        watched = self._roster.watched()
         return [replace(view, watched=watched.get(view.id, {})) for view in self._reporter.cameras()]
 
     def monitor(self) -> MonitorView:

@@ -20,6 +20,8 @@ from monitor.scoring.cache import EngineCache
 from monitor.scoring.engine import OpenedEngine, open_configured
 
 POLL_SECONDS = 2.0
+NO_MODEL = (BundleInvalid, ConfigInvalid, EngineUnavailable, OSError)
+"""What opening a model may end in; OSError: of a disk, while a library reads its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,9 @@ class ModelKeeper:
         config: names the bundle.
         serving: the model that serves.
         open_model: loads and checks what a configuration names.
-        on_model: takes a new model over; false while another change is under way: it is then tried again.
+        on_model: takes over a new model, and the configuration that it was opened and checked with; false while
+            another change is under way, or another configuration runs: it is then tried again.
+        on_same: told the newest model, and a configuration that names it and whose labels fit it; false likewise.
         on_shadow: takes a new shadow over; None: there is none any more.
         on_refusal: told why one does not take over, once for each state of the files.
         on_failure: told of the first unexpected error; the thread has ended then.
@@ -92,7 +96,8 @@ class ModelKeeper:
         serving: Model,
         *,
         open_model: Callable[[Config], Model],
-        on_model: Callable[[Model], bool],
+        on_model: Callable[[Model, Config], bool],
+        on_same: Callable[[Model, Config], bool],
         on_shadow: Callable[[Model | None], None],
         on_refusal: Callable[[Refusal], None],
         on_failure: Callable[[BaseException], None],
@@ -101,14 +106,16 @@ class ModelKeeper:
         self._serving = serving
         self._open_model = open_model
         self._on_model = on_model
+        self._on_same = on_same
         self._on_shadow = on_shadow
         self._on_refusal = on_refusal
         self._on_failure = on_failure
         self._opened_as: _Origin | None = _Origin(config.model, _compiled(config, serving.bundle))
-        self._settled: Signature | None = _signature(config)
+        self._settled: Signature | None = _signature(config, config.model.bundle)
         self._resting: Signature | None = None
-        self._shadow = config.model.shadow
+        self._shadow: Signature | None = _shadow_origin(config)
         self._at_once = False
+        self._asked = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="model-keeper", daemon=True)
@@ -120,10 +127,11 @@ class ModelKeeper:
     def look_again(self, config: Config) -> None:
         """Take a new configuration, and look at the bundle at once, whether its files have changed or not.
 
-        What `monitor compile` has made of it meanwhile is taken up here, and only here.
+        What `monitor compile` has made of it meanwhile, and another shadow or other files of it, are taken up here,
+        and only here.
         """
-        self._config = config
-        self._at_once = True
+        with self._asked:
+            self._config, self._at_once = config, True
         self._wake.set()
 
     def rolled_back(self, model: Model) -> None:
@@ -151,12 +159,11 @@ class ModelKeeper:
             self._on_failure(exc)
 
     def _look(self) -> None:
-        config, at_once = self._config, self._at_once
-        self._at_once = False
-        if config.model.shadow != self._shadow:
-            self._shadow = config.model.shadow
-            self._change_shadow(config)
-        signature = _signature(config)
+        with self._asked:
+            config, at_once, self._at_once = self._config, self._at_once, False
+        if at_once:
+            self._look_at_shadow(config)
+        signature = _signature(config, config.model.bundle)
         if signature == self._settled and not at_once:
             return
         if signature != self._resting and not at_once:
@@ -173,32 +180,37 @@ class ModelKeeper:
             bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
             origin = _Origin(config.model, _compiled(config, bundle))
             if bundle.sha256 == serving.bundle.sha256 and origin.same_engine(opened_as):
-                return True
+                check_against_model(config, bundle.manifest, bundle.path)
+                return self._on_same(serving, config)
             problem = grid_problem(serving.bundle.manifest, bundle.manifest)
             if problem:
                 self._on_refusal(Refusal("restart_needed", problem, str(bundle.path)))
                 return True
             model = self._open_model(config)
-            if load_bundle(bundle.path).sha256 != model.bundle.sha256:
-                model.opened.engine.close()
-                return False  # its files changed while it was opened
-        except (BundleInvalid, ConfigInvalid, EngineUnavailable) as exc:
+        except NO_MODEL as exc:
             self._on_refusal(Refusal("refused", _one_line(exc), config.model.bundle))
             return True
-        self._serving, self._opened_as = model, origin  # before it can be rolled back
-        if self._on_model(model):
-            return True
-        self._serving, self._opened_as = serving, opened_as
+        if _still_there(model.bundle):
+            self._serving, self._opened_as = model, origin  # before it can be rolled back
+            if self._on_model(model, config):
+                return True
+            self._serving, self._opened_as = serving, opened_as
         model.opened.engine.close()
         return False
 
-    def _change_shadow(self, config: Config) -> None:
-        if not config.model.shadow:
+    def _look_at_shadow(self, config: Config) -> None:
+        """Open the shadow anew where another is asked for or its files have changed; one refused is tried again."""
+        origin = _shadow_origin(config)
+        if origin == self._shadow:
+            return
+        self._shadow = origin
+        if origin is None:
             self._on_shadow(None)
             return
         try:
             model = open_shadow(config, self._serving.bundle.manifest, self._open_model)
-        except (BundleInvalid, ConfigInvalid, EngineUnavailable) as exc:
+        except NO_MODEL as exc:
+            self._shadow = ("refused",)
             self._on_refusal(Refusal("shadow_refused", _one_line(exc), config.model.shadow))
             return
         self._on_shadow(model)
@@ -233,6 +245,14 @@ def open_shadow(config: Config, serving: Manifest, open_model: Callable[[Config]
     return open_model(config.model_copy(update={"model": named}))
 
 
+def _still_there(bundle: Bundle) -> bool:
+    """Whether a bundle's files are those that it was loaded from."""
+    try:
+        return load_bundle(bundle.path).sha256 == bundle.sha256
+    except BundleInvalid:
+        return False
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
@@ -242,13 +262,21 @@ def _compiled(config: Config, bundle: Bundle) -> Mapping[str, bytes]:
     return EngineCache(config.model.cache).records(bundle)
 
 
-def _signature(config: Config) -> Signature:
-    """Return what changes whenever somebody writes the bundle."""
+def _signature(config: Config, bundle: str) -> Signature:
+    """Return what changes whenever somebody writes a bundle."""
     try:
-        path = find_bundle(config.model.bundle, config.folder)
+        path = find_bundle(bundle, config.folder)
     except BundleInvalid:
-        return (config.model.bundle,)
+        return (bundle,)
     return (path, *(_stamp(path / name) for name in (MANIFEST, *CHECKED_FILES)))
+
+
+def _shadow_origin(config: Config) -> Signature | None:
+    """Return what changes whenever another shadow, or another engine for it, is asked for, or somebody writes it."""
+    asked = config.model
+    if not asked.shadow:
+        return None
+    return (asked.model_copy(update={"bundle": asked.shadow}), *_signature(config, asked.shadow))
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -1,23 +1,28 @@
 """Cameras and models in; every stage told of both, so that they agree on what is watched and which model scores it.
 
 Cameras come, go and change while the others run undisturbed. A change of the model reaches the decisions camera by
-camera, in order with the scores: an alert names the model that made it.
+camera, in order with the scores: an alert names the model that made it. Labels and thresholds go with the model that
+they were written for: a camera is watched by those of the configuration that names the model that scores it. One that
+names a model which is still being opened, or is refused, leaves what is watched as it is.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from monitor import __version__
 from monitor.bundle import Bundle, Manifest
 from monitor.capture.gate import MOST_LOOK_SECONDS
 from monitor.capture.worker import CaptureSupervisor
-from monitor.config import CameraConfig, Config, EventsConfig, KafkaConfig
+from monitor.config import CameraConfig, Config, EventsConfig, KafkaConfig, check_against_model
 from monitor.decisions import Decider, Unwatch, Watch, thresholds_of
+from monitor.errors import ConfigInvalid
 from monitor.events.alerts import AlertContext
 from monitor.model_keeper import Model
+from monitor.records import Threshold
 from monitor.reload import Changes
 from monitor.reporting import Reporter
 from monitor.scoring.batcher import ModelStage, ModelStep, Scorer
@@ -29,6 +34,24 @@ LEAVE_SECONDS = 1.0
 """How long the decisions may take to end a removed camera's events, so that their clips end as well."""
 STRAGGLE_SECONDS = 5.0
 """How long after its removal a record of a camera may still be on its way."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A model that is open, and the configuration whose labels and thresholds go with it."""
+
+    model: Model
+    config: Config
+
+    def fits(self, config: Config) -> bool:
+        """Whether a configuration names this model, and only labels that it has."""
+        if config.model.bundle != self.config.model.bundle:
+            return False
+        try:
+            check_against_model(config, self.model.bundle.manifest, self.model.bundle.path)
+        except ConfigInvalid:
+            return False
+        return True
 
 
 class Roster:
@@ -50,8 +73,8 @@ class Roster:
         reporter: Reporter,
     ) -> None:
         self._config = config
-        self._model = model
-        self._coming: Model | None = None
+        self._serving = _Open(model, config)
+        self._coming: _Open | None = None
         self._capture = capture
         self._scorer = scorer
         self._decider = decider
@@ -59,6 +82,8 @@ class Roster:
         self._lock = threading.Lock()
         """Held while a camera's place in the configuration and in the decisions change together."""
         self._crossed: set[str] = set()
+        self._told: dict[str, Watch] = {}
+        """What the decisions were told last of each camera."""
         self._removed: dict[str, float] = {}
 
     @property
@@ -69,20 +94,30 @@ class Roster:
     @property
     def model(self) -> Model:
         """The model that serves."""
-        return self._model
+        return self._serving.model
 
     @property
     def models(self) -> tuple[Model, ...]:
         """The models that are open: while one takes over, both."""
         coming = self._coming
-        return (self._model,) if coming is None else (self._model, coming)
+        return (self.model,) if coming is None else (self.model, coming.model)
+
+    def model_of(self, config: Config) -> Model | None:
+        """Return the open model that a configuration names, the newest of its name; None where none has it."""
+        serving, coming = self._serving, self._coming
+        named = [known for known in (serving, coming) if known and known.config.model.bundle == config.model.bundle]
+        return named[-1].model if named else None
+
+    def watched(self) -> Mapping[str, Mapping[str, Threshold]]:
+        """Return the labels that each camera is watched for, with their thresholds."""
+        return {camera: watch.thresholds for camera, watch in self._told.copy().items()}
 
     def watch_all(self) -> None:
         """Have the configured cameras decided on; before the decisions start."""
         for camera in self._config.cameras:
             self._reporter.camera_added(camera)
             self._scorer.watch(camera.id, camera.priority)
-            self._decider.watch(self._watch_of(camera, self._model))
+            self._tell((camera,), self._decider.watch)
 
     def open_all(self) -> None:
         """Have the configured cameras' streams read."""
@@ -95,10 +130,18 @@ class Roster:
         """Take over a configuration: cameras that are gone leave, the others are told, new ones come."""
         with self._lock:
             self._config = config
-            for camera in changes.removed:
-                self._decider.put(Unwatch(camera))
-            for added in (*changes.reopened, *changes.retold, *changes.added):
-                self._tell_of(added)
+            for known in (self._serving, self._coming):
+                if known is not None and known.fits(config):
+                    known.config = config
+            for gone in changes.removed:
+                self._decider.put(Unwatch(gone))
+                self._crossed.discard(gone)
+                self._told.pop(gone, None)
+            for camera in (*changes.reopened, *changes.retold, *changes.added):
+                self._removed.pop(camera.id, None)
+                self._reporter.camera_added(camera)
+                self._scorer.watch(camera.id, camera.priority)
+            self._tell(config.cameras, self._decider.put)
         self._leave(changes.removed)
         for opened in (*changes.reopened, *changes.added):
             self._capture.add(opened)
@@ -111,13 +154,6 @@ class Roster:
             if now - removed > STRAGGLE_SECONDS:
                 del self._removed[camera]
 
-    def _tell_of(self, camera: CameraConfig) -> None:
-        self._removed.pop(camera.id, None)
-        self._reporter.camera_added(camera)
-        self._scorer.watch(camera.id, camera.priority)
-        crossed = self._coming is not None and camera.id in self._crossed
-        self._decider.put(self._watch_of(camera, self._coming if crossed and self._coming else self._model))
-
     def _leave(self, cameras: Sequence[str]) -> None:
         until = time.monotonic() + LEAVE_SECONDS
         while cameras and self._decider.watches(cameras) and time.monotonic() < until:
@@ -128,12 +164,27 @@ class Roster:
             self._reporter.camera_removed(camera)
             self._removed[camera] = time.monotonic()
 
-    def _watch_of(self, camera: CameraConfig, model: Model) -> Watch:
-        config, manifest = self._config, model.bundle.manifest
+    def _tell(self, cameras: Iterable[CameraConfig], put: Callable[[Watch], None]) -> None:
+        """Have cameras decided on as they now stand, where that differs from before; under the lock."""
+        for camera in cameras:
+            watch = self._watch_of(camera)
+            if watch != self._told.get(camera.id):
+                self._told[camera.id] = watch
+                self._reporter.watched(camera.id, watch.thresholds)
+                put(watch)
+
+    def _watch_of(self, camera: CameraConfig) -> Watch:
+        scoring = self._coming if self._coming and camera.id in self._crossed else self._serving
+        config, model = scoring.config, scoring.model
+        manifest = model.bundle.manifest
+        named = camera
+        if config is not self._config:
+            named = next((known for known in config.cameras if known.id == camera.id), camera)
         return Watch(
             camera.id,
             labels=manifest.labels,
-            thresholds=thresholds_of(camera, config.events, manifest),
+            background=manifest.background,
+            thresholds=thresholds_of(named, config.events, manifest),
             context=alert_context(camera, model.bundle, model.opened, instance=config.instance, kafka=config.kafka),
             rules=config.events,
             health=config.health,
@@ -142,42 +193,49 @@ class Roster:
 
     # --- models --------------------------------------------------------------------------------------------------
 
-    def change_model(self, model: Model) -> bool:
-        """Let another model take over; false while another change is under way."""
+    def change_model(self, model: Model, config: Config) -> bool:
+        """Let another model take over, opened for this configuration.
+
+        False while another change is under way, or another configuration runs: its labels were not held against it.
+        """
         with self._lock:
-            if self._coming is not None:
+            if self._coming is not None or config != self._config:
                 return False
-            self._coming, self._crossed = model, set()
+            self._coming, self._crossed = _Open(model, self._config), set()
         if self._scorer.change_model(model.opened.engine, model.bundle.manifest):
             return True
         with self._lock:
             self._coming = None
         return False
 
+    def keep_model(self, model: Model, config: Config) -> bool:
+        """Take over the labels of a configuration that names the newest model, if by another name; false as above."""
+        with self._lock:
+            newest = self._coming or self._serving
+            if newest.model is not model or config != self._config:
+                return False
+            newest.config = self._config
+            self._tell(config.cameras, self._decider.put)
+        return True
+
     def step(self, step: ModelStep) -> Model | None:
         """Tell the decisions of a step in a change of the model; return the model that is of no use any more."""
         with self._lock:
-            coming = self._coming
+            coming, cameras = self._coming, self._config.cameras
             if coming is None:
                 return None
+            gone: Model | None = None
             match step.stage:
                 case ModelStage.CROSSING:
-                    self._crossed |= set(step.cameras)
-                    self._tell_model(step.cameras, coming)
-                    return None
+                    cameras = tuple(camera for camera in cameras if camera.id in set(step.cameras))
+                    self._crossed |= {camera.id for camera in cameras}
                 case ModelStage.SWAPPED:
-                    rest = [camera.id for camera in self._config.cameras if camera.id not in self._crossed]
-                    self._tell_model(rest, coming)
-                    gone, self._model, self._coming = self._model, coming, None
+                    gone = self._serving.model
+                    self._serving, self._coming = coming, None
                 case ModelStage.ROLLED_BACK:
-                    self._tell_model(step.cameras, self._model)
-                    gone, self._coming = coming, None
+                    gone, self._coming = coming.model, None
+            self._tell(cameras, self._decider.put)
         return gone
-
-    def _tell_model(self, cameras: Sequence[str], model: Model) -> None:
-        for camera in self._config.cameras:
-            if camera.id in cameras:
-                self._decider.put(self._watch_of(camera, model))
 
 
 def blind_after(rules: EventsConfig, manifest: Manifest) -> float:

@@ -138,6 +138,7 @@ class Service:
             self._model,
             open_model=partial(open_model, config_path=self._config_path),
             on_model=self._roster.change_model,
+            on_same=self._roster.keep_model,
             on_shadow=self._look_on,
             on_refusal=self._note_refusal,
             on_failure=self._failed("model"),
@@ -273,8 +274,9 @@ class Service:
             read = load_config(self._config_path)
             self._learn_secrets(read.secrets())
             changes = changes_between(running, read)
-            if not changes.model:  # another model is checked with its labels, once it is opened
-                check_against_model(read, self._roster.model.bundle.manifest, self._config_path)
+            named = self._roster.model_of(read)
+            if named is not None:  # another model is held against its labels once it is opened
+                check_against_model(read, named.bundle.manifest, self._config_path)
         except ConfigInvalid as exc:
             log.error("configuration_not_reloaded", problems=[str(problem) for problem in exc.problems])
             return

@@ -36,8 +36,14 @@ class Told:
     refusals: list[Refusal] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
 
-    def take(self, model: Model) -> bool:
+    same: list[Config] = field(default_factory=list)
+
+    def take(self, model: Model, _config: Config) -> bool:
         self.models.append(model)
+        return True
+
+    def keep(self, _model: Model, config: Config) -> bool:
+        self.same.append(config)
         return True
 
 
@@ -54,6 +60,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         opened(config),
         open_model=opened,
         on_model=told.take,
+        on_same=told.keep,
         on_shadow=told.shadows.append,
         on_refusal=told.refusals.append,
         on_failure=told.failures.append,
@@ -151,6 +158,40 @@ def test_a_shadow_comes_is_refused_and_goes(kept, tmp_path: Path) -> None:
     ask("")
     wait_until(lambda: len(told.shadows) == 2)
     assert told.shadows[-1] is None
+    assert told.models == []
+
+
+def test_a_shadow_is_looked_at_again_with_a_signal(kept, tmp_path: Path) -> None:
+    """One that was refused is tried again, one whose files have changed is opened anew, any other is left alone."""
+    _, config, keeper, told = kept
+    folder = tmp_path / "second"
+    asked = config.model_copy(update={"model": config.model.model_copy(update={"shadow": str(folder)})})
+    keeper.look_again(asked)
+    wait_until(lambda: told.refusals)
+    second_version(folder)
+    keeper.look_again(asked)
+    wait_until(lambda: len(told.shadows) == 1)
+    keeper.look_again(asked)
+    wait_until(lambda: len(told.same) == 3)
+    assert len(told.shadows) == 1
+    write_manifest(folder, TINY.model_copy(update={"version": "3"}))
+    keeper.look_again(asked)
+    wait_until(lambda: len(told.shadows) == 2)
+    assert [shadow.title for shadow in told.shadows if shadow] == ["tiny 2", "tiny 3"]
+    assert len(told.refusals) == 1
+
+
+def test_what_cannot_be_read_leaves_the_model_that_serves(kept) -> None:
+    _, config, keeper, told = kept
+    asked = config.model_copy(
+        update={"model": config.model.model_copy(update={"bundle": "a" * 300, "shadow": "b" * 300})}
+    )
+    keeper.look_again(asked)
+    wait_until(lambda: len(told.refusals) == 2)
+    assert {refusal.result for refusal in told.refusals} == {"refused", "shadow_refused"}
+    assert all("File name too long" in refusal.reason for refusal in told.refusals)
+    keeper.look_again(config)
+    wait_until(lambda: told.same)
     assert told.models == []
 
 
