@@ -16,6 +16,7 @@ from random import Random
 from monitor.capture.arrival import Arrived
 from monitor.capture.burst import settled
 from monitor.capture.camera import COUNTS_SECONDS, OVERDUE_SECONDS, SETTLED_SECONDS, CapturePlan, retry_wait
+from monitor.capture.left_behind import LeftBehind
 from monitor.capture.ring import PacketRing, RingWriter
 from monitor.capture.sampler import STEP_BACK_SECONDS, StreamClock
 from monitor.capture.source import open_source
@@ -26,18 +27,28 @@ from monitor.records import CaptureCounts, ClipStreamStatus, FailureReason
 Told = ClipStreamStatus | CaptureCounts
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    loop: ClipLoop
+    thread: threading.Thread
+
+
 class ClipStreams:
-    """Holds a thread for each camera with a large stream; those that hang are left behind, muted, and replaced.
+    """Holds a thread for each camera with a large stream, and gives up on those that hang: see `left_behind`.
 
     Args:
         plan: of the worker; without evidence nothing is read.
+        left: takes the threads that were told to end; whoever owns it sweeps it.
         tell: takes changes of state and counts; must not block.
     """
 
-    def __init__(self, plan: CapturePlan, *, tell: Callable[[Told], None]) -> None:
+    def __init__(self, plan: CapturePlan, left: LeftBehind, *, tell: Callable[[Told], None]) -> None:
         self._plan = plan
+        self._left = left
         self._tell = tell
-        self._loops: dict[str, ClipLoop] = {}
+        self._read: dict[str, _Read] = {}
+        self._waiting: dict[str, tuple[ClipLoop, SourceFailed]] = {}
+        """Cameras whose large stream has lost too many threads, with its last loop and its failure."""
         self._rings: dict[str, PacketRing] = {}
 
     def watch(self, camera: CameraConfig) -> None:
@@ -52,16 +63,21 @@ class ClipStreams:
     def drop(self, camera: str) -> None:
         """Read it no longer."""
         self._rings.pop(camera, None)
-        loop = self._loops.pop(camera, None)
-        if loop is not None:
-            loop.stop()
+        self._waiting.pop(camera, None)
+        self._leave(camera)
 
     def tend(self) -> None:
-        """Replace the loops whose call into FFmpeg hangs."""
-        for loop in list(self._loops.values()):
-            failure = loop.overdue()
+        """Replace the loops whose call into FFmpeg hangs, as long as not too many of a stream's threads do."""
+        for camera, read in list(self._read.items()):
+            failure = read.loop.overdue()
             if failure is not None:
-                loop.stop()
+                self._leave(camera)
+                self._waiting[camera] = read.loop, failure
+                if not self._left.may_begin(_name_of(camera)):
+                    self._tell(_lost(camera, failure))
+        for camera, (loop, failure) in list(self._waiting.items()):
+            if self._left.may_begin(_name_of(camera)):
+                del self._waiting[camera]
                 self._begin(loop.camera, attempt=loop.attempt, after=failure)
 
     def ring(self, camera: str) -> PacketRing | None:
@@ -70,13 +86,32 @@ class ClipStreams:
 
     def close(self) -> None:
         """Ask every loop to end."""
-        for camera in list(self._loops):
+        for camera in list(self._read):
             self.drop(camera)
+
+    def _leave(self, camera: str) -> None:
+        read = self._read.pop(camera, None)
+        if read is not None:
+            read.loop.stop()
+            self._left.add(read.thread)
 
     def _begin(self, clip: CameraConfig, *, attempt: int = 0, after: SourceFailed | None = None) -> None:
         loop = ClipLoop(clip, self._plan, ring=self._rings[clip.id], tell=self._tell, attempt=attempt)
-        self._loops[clip.id] = loop
-        threading.Thread(target=loop.run, args=(after,), name=f"clip-{clip.id}", daemon=True).start()
+        thread = threading.Thread(target=loop.run, args=(after,), name=_name_of(clip.id), daemon=True)
+        self._read[clip.id] = _Read(loop, thread)
+        thread.start()
+
+
+def _name_of(camera: str) -> str:
+    """Return the name of the thread that reads a camera's large stream."""
+    return f"clip-{camera}"
+
+
+def _lost(camera: str, failure: SourceFailed, *, retry_seconds: float | None = None) -> ClipStreamStatus:
+    """Return what is told of a large stream that failed."""
+    return ClipStreamStatus(
+        camera, online=False, reason=failure.reason, detail=failure.detail, retry_seconds=retry_seconds
+    )
 
 
 @dataclass(slots=True)
@@ -171,7 +206,7 @@ class ClipLoop:
                     keeper.keep(arrived)
                     if not self._connection.connected:
                         self._connection.connected = True
-                        self._say(online=True)
+                        self._say(ClipStreamStatus(self.camera.id, online=True))
                     if now - told >= COUNTS_SECONDS:
                         told = now
                         self._tell(keeper.counts(self.camera.id, self._ring.bytes))
@@ -182,21 +217,12 @@ class ClipLoop:
     def _recover(self, failure: SourceFailed) -> None:
         self.attempt += 1
         wait = retry_wait(self.attempt, failure.reason, self._settings, self._random)
-        self._say(online=False, failure=failure, retry_seconds=wait)
+        self._say(_lost(self.camera.id, failure, retry_seconds=wait))
         self._stop.wait(wait)
 
-    def _say(self, *, online: bool, failure: SourceFailed | None = None, retry_seconds: float | None = None) -> None:
-        if self._stop.is_set():
-            return
-        self._tell(
-            ClipStreamStatus(
-                camera=self.camera.id,
-                online=online,
-                reason=failure.reason if failure else None,
-                detail=failure.detail if failure else "",
-                retry_seconds=retry_seconds,
-            )
-        )
+    def _say(self, status: ClipStreamStatus) -> None:
+        if not self._stop.is_set():
+            self._tell(status)
 
 
 class _Keeper:

@@ -20,6 +20,7 @@ from pathlib import Path
 from monitor.capture.camera import CameraLoop, CapturePlan, Told
 from monitor.capture.clip_stream import ClipStreams
 from monitor.capture.evidence import EvidenceKeeper
+from monitor.capture.left_behind import LeftBehind
 from monitor.capture.pipe import AddCamera, Channel, Command, Heartbeat, RemoveCamera, Report
 from monitor.capture.ring import PacketRing
 from monitor.config import CameraConfig
@@ -44,9 +45,6 @@ WATCH_SECONDS = 0.25
 CLOSE_SECONDS = 0.7
 """How long cameras may take to say goodbye to their servers."""
 FLUSH_SECONDS = 0.3
-STUCK_PER_CAMERA = 3
-"""With so many threads of a camera lost in FFmpeg, no further one is begun before one of them comes back. They do with
-its next picture, or when its server or the network gives them up."""
 KILLED_FIRST = 500
 """Added to the process' score with the kernel: out of memory, it ends a worker before the service."""
 PAGE_BYTES = resource.getpagesize()
@@ -133,22 +131,8 @@ class _Watched:
     thread: threading.Thread
 
 
-@dataclass(frozen=True, slots=True)
-class _Left:
-    """A thread that was told to end and has not yet."""
-
-    watched: _Watched
-    since: float
-
-
 class Worker:
-    """Holds the threads of many cameras, and gives up on those that hang.
-
-    FFmpeg cannot be interrupted from outside without slowing every read, and a camera that sends reports but no
-    pictures keeps it reading for ever. So a thread that is overdue is left behind, muted, and a new one takes over;
-    it ends by itself with the next picture, or when its server loses patience with a client that says nothing. A camera
-    that has lost several threads waits for one of them.
-    """
+    """Holds the threads of many cameras, and gives up on those that hang: see `left_behind`."""
 
     def __init__(self, channel: Channel[Command, Report], plan: CapturePlan) -> None:
         self._channel = channel
@@ -156,13 +140,13 @@ class Worker:
         self._outgoing = Outgoing(plan.settings.queue_samples)
         self._watched: dict[str, _Watched] = {}
         self._rings: dict[str, PacketRing] = {}
-        self._clips = ClipStreams(plan, tell=self._outgoing.put)
+        self._left = LeftBehind()
+        self._clips = ClipStreams(plan, self._left, tell=self._outgoing.put)
         self._evidence = (
             EvidenceKeeper(plan.evidence.folder, rings_of=self._rings_of, tell=self._outgoing.put)
             if plan.evidence is not None
             else None
         )
-        self._left: list[_Left] = []
         self._waiting: dict[str, tuple[CameraLoop, SourceFailed]] = {}
         """Cameras that have lost too many threads, with their last loop and its failure."""
         self._lock = threading.Lock()
@@ -183,11 +167,10 @@ class Worker:
         self._close()
 
     def _heartbeat(self) -> Heartbeat:
-        since = min((left.since for left in self._left), default=None)
         return Heartbeat(
             cameras=len(self._watched) + len(self._waiting),
-            stuck=len(self._left),
-            stuck_seconds=0.0 if since is None else time.monotonic() - since,
+            stuck=self._left.count,
+            stuck_seconds=self._left.longest_seconds,
             resident_bytes=_resident_bytes(),
             cpu_seconds=time.process_time(),
         )
@@ -227,12 +210,12 @@ class Worker:
         watched = self._watched.pop(camera, None)
         if watched is not None:
             watched.loop.stop()
-            self._left.append(_Left(watched, time.monotonic()))
+            self._left.add(watched.thread)
 
     def _begin(self, camera: CameraConfig, *, attempt: int = 0, after: SourceFailed | None = None) -> None:
         ring = self._ring_for(camera.id)
         loop = CameraLoop(camera, self._plan, tell=self._outgoing.put, attempt=attempt, ring=ring)
-        thread = threading.Thread(target=loop.run, args=(after,), name=f"camera-{camera.id}", daemon=True)
+        thread = threading.Thread(target=loop.run, args=(after,), name=_name_of(camera.id), daemon=True)
         self._watched[camera.id] = _Watched(loop, thread)
         thread.start()
 
@@ -252,22 +235,19 @@ class Worker:
 
     def _replace_overdue(self) -> None:
         with self._lock:
+            self._left.sweep()
             self._clips.tend()
-            self._left = [left for left in self._left if left.watched.thread.is_alive()]
             for camera, watched in list(self._watched.items()):
                 failure = watched.loop.overdue()
                 if failure is not None:
                     self._drop(camera)
                     self._waiting[camera] = watched.loop, failure
-                    if not self._may_begin(camera):
+                    if not self._left.may_begin(_name_of(camera)):
                         self._outgoing.put(_waits(watched.loop, failure))
             for camera, (loop, failure) in list(self._waiting.items()):
-                if self._may_begin(camera):
+                if self._left.may_begin(_name_of(camera)):
                     del self._waiting[camera]
                     self._begin(loop.camera, attempt=loop.attempt, after=failure)
-
-    def _may_begin(self, camera: str) -> bool:
-        return sum(left.watched.loop.camera.id == camera for left in self._left) < STUCK_PER_CAMERA
 
     def _close(self) -> None:
         """Let the cameras say goodbye and the last reports leave; then end, whatever still hangs."""
@@ -286,6 +266,11 @@ class Worker:
         end = time.monotonic() + FLUSH_SECONDS
         while not self._outgoing.empty and time.monotonic() < end:
             time.sleep(0.01)
+
+
+def _name_of(camera: str) -> str:
+    """Return the name of a camera's thread."""
+    return f"camera-{camera}"
 
 
 def _waits(loop: CameraLoop, failure: SourceFailed) -> CameraStatus:

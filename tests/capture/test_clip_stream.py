@@ -12,10 +12,13 @@ import av
 import pytest
 
 from monitor.bundle import SampleShape
+from monitor.capture import clip_stream
 from monitor.capture.camera import CameraLoop, CapturePlan
-from monitor.capture.clip_stream import ClipLoop
+from monitor.capture.clip_stream import ClipLoop, ClipStreams
 from monitor.capture.evidence import SMALL, EvidencePlan
+from monitor.capture.left_behind import STUCK_PER_STREAM, LeftBehind
 from monitor.capture.ring import PacketRing
+from monitor.capture.source import open_source
 from monitor.capture.worker import CaptureSupervisor
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.deadline import Deadline
@@ -131,6 +134,52 @@ def test_the_large_stream_comes_back_by_itself(pair: Pair, stream_files: StreamF
     pair.server.add("large", stream_files.mount("h264", live=True))
     pair.wait(lambda: pair.clips[-1].online)
     assert pair.clips[-1].detail == ""
+
+
+def test_a_stream_that_hangs_costs_no_more_threads_than_it_may_lose(
+    stream_files: StreamFiles, start_rtsp: StartRtsp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera that goes on sending sender reports keeps FFmpeg reading, whatever its time-out.
+
+    GStreamer's come 5 s apart: here FFmpeg is given the patience that reports in quick succession would give it.
+    """
+    patient = {"connect_timeout_seconds": 60.0, "stall_timeout_seconds": 60.0}
+    monkeypatch.setattr(
+        clip_stream, "open_source", lambda camera, settings: open_source(camera, settings.model_copy(update=patient))
+    )
+    server = start_rtsp({"small": stream_files.mount("h264_small"), "large": stream_files.mount("h264", live=True)})
+    settings = SETTINGS.model_copy(update={"connect_timeout_seconds": 1.0, "retry_max_seconds": 0.1})
+    states: list[ClipStreamStatus] = []
+    left = LeftBehind()
+    streams = ClipStreams(
+        CapturePlan(settings, FPS, SHAPE, EvidencePlan(tmp_path, 10.0, 4_000_000)),
+        left,
+        tell=lambda told: states.append(told) if isinstance(told, ClipStreamStatus) else None,
+    )
+
+    def tended(condition: Callable[[], object]) -> object:
+        left.sweep()
+        streams.tend()
+        return condition()
+
+    streams.watch(CameraConfig(id="yard", url=server.url("small"), clip_url=server.url("large")))
+    wait_for(lambda: tended(lambda: states and states[-1].online), 15.0)
+    server.stall("large")
+    wait_for(lambda: tended(lambda: left.count == STUCK_PER_STREAM and not states[-1].online), 30.0)
+    told = len(states)
+    again = time.monotonic() + 4.0  # twice as long as one more would need to hang
+    wait_for(lambda: tended(lambda: time.monotonic() > again), 30.0)
+    assert (len(clip_threads()), left.count, len(states)) == (STUCK_PER_STREAM, STUCK_PER_STREAM, told)
+    assert left.longest_seconds > 4.0
+    server.resume("large")
+    wait_for(lambda: tended(lambda: states[-1].online and len(clip_threads()) == 1), 30.0)
+    assert (left.count, left.longest_seconds) == (0, 0.0)
+    streams.close()
+    wait_for(lambda: not clip_threads(), 5.0)
+
+
+def clip_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "clip-yard"]
 
 
 def test_packets_that_nobody_decodes_have_the_times_of_their_pictures(
