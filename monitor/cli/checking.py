@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from monitor.bundle import Manifest
 from monitor.check import ProbedCamera, probe_cameras, probe_delivery, rate_problem
-from monitor.cli.console import ConfigPath, err, out, speak
+from monitor.cli.console import ConfigPath, err, out, print_whole, speak, whole_table
 from monitor.config import Config, load_config
 from monitor.model_keeper import open_model, open_shadow
 
@@ -50,43 +49,54 @@ def check(
 def _probe(config: Config, manifest: Manifest) -> bool:
     with err.status("Asking the cameras …"):
         cameras = probe_cameras(config)
-    table = Table("camera", "address", "codec", "size", "fps told/seen", "GOP", "clock", "remarks")
+    table = whole_table("camera", "address", "codec", "size", "fps told/seen", "GOP", "clock")
     for probed in cameras:
-        table.add_row(
-            *map(escape, _probe_row(probed, manifest, config.scoring.minimum_coverage)),
-            style=None if probed.ok else "red",
-        )
-    out.print(table)
+        table.add_row(*map(escape, _probe_row(probed)), style=None if probed.ok else "red")
+    print_whole(table)
     for probed in cameras:
-        if probed.proposal is not None:
-            out.print(
-                f"[yellow]→[/] {escape(f'{probed.camera.id}: {probed.proposal}')}", highlight=False, soft_wrap=True
-            )
+        _print_remarks(probed, manifest, config.scoring.minimum_coverage)
     kafka = probe_delivery(config)
     if kafka is not None:
         for line in kafka.lines:
-            out.print(f"{'[green]✓[/]' if kafka.ok else '[red]✗[/]'} {escape(line)}", highlight=False)
+            _print_line("[green]✓[/]" if kafka.ok else "[red]✗[/]", line)
     return all(probed.ok for probed in cameras) and (kafka is None or kafka.ok)
 
 
-def _probe_row(probed: ProbedCamera, manifest: Manifest, minimum_coverage: float) -> tuple[str, ...]:
+def _print_remarks(probed: ProbedCamera, manifest: Manifest, minimum_coverage: float) -> None:
+    """Print what is to be said of a camera, a line each: good, what is wrong, what would do better."""
+    report, failure = probed.report, probed.failure
+    if failure is not None:
+        remarks, mark = [f"{failure.reason.value}: {failure.detail}"], "[red]✗[/]"
+    else:
+        rate = "" if probed.for_clips or report is None else rate_problem(report, manifest, minimum_coverage)
+        remarks, mark = [*(report.problems if report else ()), *filter(None, [rate])], "[yellow]![/]"
+    for sign, remark in [(mark, remark) for remark in remarks] or [("[green]✓[/]", "good")]:
+        _print_line(sign, f"{_stream_name(probed)}: {remark}")
+    if probed.proposal is not None:
+        _print_line("[yellow]→[/]", f"{_stream_name(probed)}: {probed.proposal}")
+
+
+def _print_line(sign: str, text: str) -> None:
+    out.print(f"{sign} {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def _stream_name(probed: ProbedCamera) -> str:
+    return f"{probed.camera.id} (clips)" if probed.for_clips else probed.camera.id
+
+
+def _probe_row(probed: ProbedCamera) -> tuple[str, ...]:
     camera, report = probed.camera, probed.report
-    name = f"{camera.id} (clips)" if probed.for_clips else camera.id
     if report is None:
-        failure = probed.failure
-        remark = f"{failure.reason.value}: {failure.detail}" if failure else ""
-        return (name, camera.display_url, "–", "–", "–", "–", "–", remark)
+        return (_stream_name(probed), camera.display_url, *"–––––")
     skew = "" if report.skew_seconds is None else f" {report.skew_seconds:+.2f} s"
-    rate = "" if probed.for_clips else rate_problem(report, manifest, minimum_coverage)
     return (
-        name,
+        _stream_name(probed),
         camera.display_url,
         report.codec,
         f"{report.width_pixels}×{report.height_pixels}",
         f"{_figure(report.declared_fps)}/{_figure(report.measured_fps)}",
         f"{report.gop_frames} / {_figure(report.gop_seconds)} s" if report.gop_frames else "–",
         f"{report.clock.value}{skew}",
-        "; ".join(filter(None, [*report.problems, rate])) or "good",
     )
 
 

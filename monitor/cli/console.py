@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.table import Column, Table
 
 from monitor.config import Config
 from monitor.telemetry.logs import configure_logs
@@ -19,6 +21,29 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs in
 
 out = Console()
 err = Console(stderr=True)
+
+
+UNBOUNDED, NARROWEST = 10_000, 60
+"""Columns of a terminal: more than any table needs, and fewer than which nothing is folded for."""
+
+
+def whole_table(*headers: Column | str, show_header: bool = True) -> Table:
+    """Return a table of which nothing is ever cut: what finds no room goes on in the next line."""
+    columns = [Column(header, overflow="fold") if isinstance(header, str) else header for header in headers]
+    return Table(*columns, show_header=show_header, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+
+
+def print_whole(table: Table) -> None:
+    """Print a table folded into the terminal; into a pipe or a file as wide as it is."""
+    table.width = width_of(table)
+    if out.is_terminal:
+        table.width = min(table.width, max(out.width, NARROWEST))
+    out.print(table, crop=False)
+
+
+def width_of(table: Table) -> int:
+    """Return how many columns of a terminal a table takes where nothing of it is folded."""
+    return out.measure(table, options=out.options.update(max_width=UNBOUNDED)).maximum
 
 
 def speak(config: Config | None) -> Redactor:

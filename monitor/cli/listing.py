@@ -23,7 +23,7 @@ def alerts(
     camera: Annotated[str | None, typer.Option("--camera", help="Only this camera's.")] = None,
     health: Annotated[bool, typer.Option("--health", help="The messages on cameras' health instead.")] = False,
 ) -> None:
-    """List the alerts in the store, oldest of the newest first.
+    """List the newest 20 alerts of the store, oldest on top; --limit for more.
 
     Example: `monitor alerts --follow --json | jq .event`
     """

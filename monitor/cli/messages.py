@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
-from monitor.cli.console import out
+from monitor.cli.console import out, print_whole, whole_table, width_of
 
-ALERT_COLUMNS = ("began", "camera", "label", "phase", "peak", "seconds", "alert")
-HEALTH_COLUMNS = ("since", "camera", "state", "remark")
+ALERT_COLUMNS = ("camera", "label", "phase", "peak", "lasted")
+HEALTH_COLUMNS = ("since (UTC)", "camera", "state", "remark")
 
 
 def print_messages(messages: list[dict[str, Any]], *, as_json: bool, health: bool, header: bool) -> None:
@@ -20,25 +20,48 @@ def print_messages(messages: list[dict[str, Any]], *, as_json: bool, health: boo
         for message in messages:
             print(json.dumps(message, sort_keys=True), flush=True)
         return
-    columns = HEALTH_COLUMNS if health else ALERT_COLUMNS
-    table = Table(*columns, show_header=header)
+    if not messages:
+        out.print("Nothing so far.")
+        return
+    table = _health_table(messages, header=header) if health else _alert_table(messages, header=header)
+    if not health and out.is_terminal and width_of(table) > out.width:
+        table = _alert_table(messages, header=header, id_below=True)
+    print_whole(table)
+
+
+def _alert_table(messages: list[dict[str, Any]], *, header: bool, id_below: bool = False) -> Table:
+    """Return a table whose ids stay whole, since `monitor label` takes them: in a column, or below the times."""
+    began = Column("began (UTC)", no_wrap=True)
+    table = whole_table(began, *ALERT_COLUMNS, *([] if id_below else ["alert"]), show_header=header)
     for message in messages:
-        table.add_row(*map(escape, _health_row(message) if health else _alert_row(message)))
-    out.print(table if table.row_count else "Nothing so far.")
+        time, identifier = _second(message["time"]["started_at"]), message["alert_id"]
+        cells = map(escape, _alert_cells(message))
+        if id_below:
+            table.add_row(f"{time}\n{identifier}", *cells)
+        else:
+            table.add_row(time, *cells, identifier)
+    return table
 
 
-def _alert_row(message: dict[str, Any]) -> tuple[str, ...]:
+def _alert_cells(message: dict[str, Any]) -> tuple[str, ...]:
     times = message["time"]
     return (
-        times["started_at"],
         message["camera"]["id"],
         message["event"]["label"],
         message["phase"] + (f" ({message['reason']})" if message["reason"] else ""),
         f"{message['event']['peak_score']:.2f}",
-        f"{times['duration_seconds']:.1f}" if times["ended_at"] else "",
-        message["alert_id"],
+        f"{times['duration_seconds']:.1f} s" if times["ended_at"] else "",
     )
 
 
-def _health_row(message: dict[str, Any]) -> tuple[str, ...]:
-    return message["time"]["since_at"], message["camera"]["id"], message["state"], message["detail"]
+def _health_table(messages: list[dict[str, Any]], *, header: bool) -> Table:
+    table = whole_table(*HEALTH_COLUMNS, show_header=header)
+    for message in messages:
+        since = _second(message["time"]["since_at"])
+        table.add_row(since, *map(escape, (message["camera"]["id"], message["state"], message["detail"])))
+    return table
+
+
+def _second(time: str) -> str:
+    """Return a message's time as people read it, to the second."""
+    return time[:19].replace("T", " ")

@@ -24,6 +24,8 @@ from tests.services.rtsp import Mount, RtspServer
 from .conftest import FPS, FROM_SECONDS, SEED
 
 ROOT = Path(__file__).parents[2]
+TERMINAL = {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "0", "NO_COLOR": "1"}
+"""What has rich write as to a terminal."""
 
 
 @pytest.fixture(scope="session")
@@ -185,8 +187,12 @@ class TestCheck:
                 {"id": "closed", "url": "rtsp://127.0.0.1:1/x"},
             ]
             config = configuration(tmp_path, cameras, bundle="demo", kafka={"bootstrap_servers": "127.0.0.1:1"})
-            code, output = run_command("check", "--probe", "--config", str(config))
+            narrow = {"COLUMNS": "80", **TERMINAL}
+            code, output = run_command("check", "--probe", "--config", str(config), environment=narrow)
         assert code == 1
+        assert "closed: connection_refused: " in output
+        assert str(server.port) in output
+        assert not any(line.endswith("…") for line in output.splitlines())
         for word in ("h264", "640×360", "15/", "30 / 2 s", "refused", "unsupported", "connection_refused"):
             assert word in output, output
         assert "hunter2" not in output
@@ -207,7 +213,11 @@ def test_alerts_are_listed(tmp_path, scene_streams):
     phases = [json.loads(line)["phase"] for line in output.splitlines()]
     assert phases[0] == "started"
     assert "ended" in phases
-    code, output = run_command("alerts", "--config", str(config))
+    ids = {json.loads(line)["alert_id"] for line in output.splitlines()}
+    for surroundings in ({"COLUMNS": "50", **TERMINAL}, {"COLUMNS": "80", **TERMINAL}, {"COLUMNS": "80"}):
+        code, output = run_command("alerts", "--config", str(config), environment=surroundings)
+        assert ids <= set(output.split()), output  # whole, as `monitor label` takes them
+        assert "…" not in output
     assert "scuffle" in output
 
 
