@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from monitor.capture.camera import CapturePlan
 from monitor.capture.pipe import Channel, Command, Heartbeat, Report, channel_pair
 from monitor.deadline import Deadline
 from monitor.records import CameraStatus
@@ -112,8 +115,17 @@ class Life:
             self.process.wait(max(0.05, deadline.remaining()))
 
 
-def begin_life() -> Life:
-    """Start a capture process; it waits for its plan."""
+def begin_life(plan: CapturePlan, *, read: Callable[[Life], None], reader: str) -> Life:
+    """Start a capture process that has the plan and no camera yet, and the thread that hears it.
+
+    Args:
+        plan: of all cameras.
+        read: the body of that thread.
+        reader: its name.
+
+    Raises:
+        OSError: the system has no process, thread or descriptor to give.
+    """
     channel, theirs = channel_pair()
     with theirs:
         process = subprocess.Popen(
@@ -123,7 +135,16 @@ def begin_life() -> Life:
             env={**WORKER_ENVIRONMENT, **os.environ},
             process_group=0,  # Ctrl-C is for the service, which stops its workers in its own order
         )
-    return Life(process, channel)
+    life = Life(process, channel)
+    life.send(plan)
+    life.reader = threading.Thread(target=read, args=(life,), name=reader, daemon=True)
+    try:
+        life.reader.start()
+    except RuntimeError as exc:
+        life.kill(Deadline(REAP_SECONDS))
+        channel.close()
+        raise OSError(errno.EAGAIN, str(exc)) from exc
+    return life
 
 
 def _is_ready_to_run(pid: int) -> bool:

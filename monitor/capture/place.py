@@ -10,6 +10,7 @@ from enum import StrEnum
 from monitor.capture.handover import Handover, Phase
 from monitor.capture.life import Life
 from monitor.config import CameraConfig
+from monitor.records import CameraState, CameraStatus, FailureReason
 
 RESTART_MIN_SECONDS = 0.5
 RESTART_MAX_SECONDS = 30.0
@@ -38,8 +39,10 @@ class WorkerReport:
     """Capture processes that run now."""
     event: WorkerEvent
     reason: str = ""
-    """How it was lost (`killed by SIGKILL`, `exited with 1`, `no heartbeat for 2 s`), why recycled or crowded."""
+    """How it was lost (`killed by SIGKILL`, `exited with 1`, `no heartbeat for 2 s`), why it cannot be started, is
+    recycled or crowded."""
     pid: int | None = None
+    """None: it could not be started."""
     cameras: tuple[str, ...] = ()
     """The cameras that it holds, or held."""
 
@@ -89,9 +92,9 @@ class Place:
         older = self.handover is not None and self.handover.old_has_evidence
         return self.handover.old if self.handover is not None and older else self.life
 
-    def note_loss(self, life: Life) -> float:
-        """Note that a process was lost; return the seconds before the next one is started."""
-        self.losses = 1 if life.age_seconds >= SETTLED_SECONDS else self.losses + 1
+    def note_loss(self, age_seconds: float) -> float:
+        """Note that a process of this age was lost; return the seconds before the next one is started."""
+        self.losses = 1 if age_seconds >= SETTLED_SECONDS else self.losses + 1
         wait = 0.0 if self.life is not None else restart_wait(self.losses)
         self.next_start = time.monotonic() + wait
         return wait
@@ -102,3 +105,16 @@ def restart_wait(losses: int) -> float:
     if losses <= 1:
         return 0.0
     return min(RESTART_MAX_SECONDS, RESTART_MIN_SECONDS * math.pow(2.0, min(losses - 2, 16)))
+
+
+def lost_status(camera: str, reason: str, *, attempt: int, wait: float) -> CameraStatus:
+    """Return what is told of a camera whose capture process is not there."""
+    return CameraStatus(
+        camera=camera,
+        state=CameraState.OFFLINE,
+        time_seconds=time.time(),
+        reason=FailureReason.WORKER_LOST,
+        detail=f"capture process {reason}",
+        attempt=attempt,
+        retry_seconds=wait,
+    )

@@ -11,7 +11,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from monitor.capture.evidence import EvidencePlan
 from monitor.capture.handover import HAND_OVER_SECONDS, LEAVE_SECONDS, LINGER_MOST_SECONDS, Handover, Phase
 from monitor.capture.life import Life, begin_life
 from monitor.capture.pipe import AddCamera, Heartbeat, RemoveCamera, Report, Stop
-from monitor.capture.place import Place, WorkerEvent, WorkerReport, WorkerVitals
+from monitor.capture.place import Place, WorkerEvent, WorkerReport, WorkerVitals, lost_status
 from monitor.capture.recycling import memory_limit, note_fresh, reason_to_recycle
 from monitor.capture.requests import OwedEvidence, kinds_of, lost_piece
 from monitor.config import CameraConfig, CaptureConfig
@@ -29,14 +29,12 @@ from monitor.deadline import Deadline
 from monitor.errors import StopTimedOut
 from monitor.records import (
     CameraPicture,
-    CameraState,
     CameraStatus,
     CaptureCounts,
     ClipStreamStatus,
     EndClip,
     EvidenceReport,
     EvidenceRequest,
-    FailureReason,
     Sample,
     ShowCamera,
 )
@@ -189,7 +187,7 @@ class CaptureSupervisor:
             for worker in list(self._workers):
                 try:
                     self._tend(worker)
-                except Exception as exc:  # top of a thread: kept for whoever asks, and tried again with the next look
+                except Exception as exc:  # top of a thread: kept for the service, which stops and exits with it
                     self._keep_error(exc)
 
     def _tend(self, worker: Place) -> None:
@@ -200,28 +198,39 @@ class CaptureSupervisor:
             self._advance(worker, worker.handover)
         elif worker.life is not None:
             self._watch_memory(worker, worker.life)
-        with self._lock:
-            due = worker.life is None and worker.cameras and time.monotonic() >= worker.next_start
-            if not due or self._stopping.is_set():
-                return
-            worker.life = self._begin(worker)
-            for camera in worker.cameras.values():
-                worker.life.send(AddCamera(camera))
-        self._tell_worker(worker, worker.life, WorkerEvent.STARTED)
+        self._fill(worker)
+
+    def _fill(self, worker: Place) -> None:
+        """Give a place that is due a process, and it its cameras; one that cannot be started counts as lost."""
+        try:
+            with self._lock:
+                due = worker.life is None and worker.cameras and time.monotonic() >= worker.next_start
+                if not due or self._stopping.is_set():
+                    return
+                life = worker.life = self._begin(worker)
+                for camera in worker.cameras.values():
+                    life.send(AddCamera(camera))
+        except OSError as exc:
+            reason = f"cannot be started: {exc.strerror}"
+            wait = worker.note_loss(age_seconds=0.0)
+            self._tell_worker(worker, None, WorkerEvent.LOST, reason)
+            self._tell_lost_cameras(worker, tuple(worker.cameras), reason, wait=wait)
+        else:
+            self._tell_worker(worker, life, WorkerEvent.STARTED)
 
     def _begin(self, worker: Place) -> Life:
-        """Start a process that has the plan and no camera yet."""
-        life = begin_life()
-        life.send(self._plan)
-        name = f"capture-reader-{worker.number}"
-        life.reader = threading.Thread(target=self._read, args=(worker, life), name=name, daemon=True)
-        life.reader.start()
-        return life
+        """Start a process that has the plan and no camera yet.
+
+        Raises:
+            OSError: the system has no process, thread or descriptor to give.
+        """
+        reader = f"capture-reader-{worker.number}"
+        return begin_life(self._plan, read=lambda life: self._read(worker, life), reader=reader)
 
     def _bury(self, worker: Place, reason: str) -> None:
         """Kill what is left of a worker's process, say so, and plan the next one, or let its successor go on."""
         with self._lock:
-            life, handover, cameras = worker.life, worker.handover, tuple(worker.cameras.values())
+            life, handover, cameras = worker.life, worker.handover, worker.cameras.copy()
             if life is None:
                 return
             heir = None if handover is None or life is handover.new else handover.new
@@ -229,17 +238,16 @@ class CaptureSupervisor:
             if heir is not None:
                 worker.handover = None
                 if handover is not None and handover.phase is Phase.STARTING:
-                    for camera in cameras:
+                    for camera in cameras.values():
                         heir.send(AddCamera(camera))
         life.kill(Deadline(KILL_SECONDS))
-        wait = worker.note_loss(life)
+        wait = worker.note_loss(life.age_seconds)
         self._tell_worker(worker, life, WorkerEvent.LOST, reason)
         if heir is not None:
             self._tell_worker(worker, heir, WorkerEvent.STARTED)
         self._tell_vitals(worker, 0.0)
         self._tell_lost_evidence(life, f"capture process {reason}")
-        for camera in cameras:
-            self._call(self._on_status, _lost_status(camera.id, reason, attempt=worker.losses, wait=wait))
+        self._tell_lost_cameras(worker, cameras, reason, wait=wait)
         for status in list(heir.states.values()) if heir is not None else ():
             self._call(self._on_status, status)
 
@@ -257,8 +265,14 @@ class CaptureSupervisor:
         evidence = self._plan.evidence
         linger_seconds = 0.0 if evidence is None else evidence.ring_seconds
         with self._lock:
-            if not self._stopping.is_set():
-                worker.handover = Handover(life, self._begin(worker), linger_seconds=linger_seconds, reason=reason)
+            if self._stopping.is_set():
+                return
+            try:
+                new = self._begin(worker)
+            except OSError:  # it goes on, and is tried again when it has aged once more
+                life.begun = time.monotonic()
+            else:
+                worker.handover = Handover(life, new, linger_seconds=linger_seconds, reason=reason)
 
     def _advance(self, worker: Place, handover: Handover) -> None:
         """Take a handover one step further, where it is time."""
@@ -313,7 +327,7 @@ class CaptureSupervisor:
                 life.busy = False
         except (EOFError, OSError):  # the process has ended
             pass
-        except Exception as exc:  # top of a thread: kept for whoever asks; the process is replaced
+        except Exception as exc:  # top of a thread: kept for the service, which stops and exits with it
             self._keep_error(exc)
         finally:
             life.ended = True
@@ -356,13 +370,15 @@ class CaptureSupervisor:
         for report in self._owed.lost_with(life, reason):
             self._call(self._on_evidence, report)
 
-    def _tell_worker(self, worker: Place, life: Life, event: WorkerEvent, reason: str = "") -> None:
+    def _tell_lost_cameras(self, worker: Place, cameras: Iterable[str], reason: str, *, wait: float) -> None:
+        for camera in cameras:
+            self._call(self._on_status, lost_status(camera, reason, attempt=worker.losses, wait=wait))
+
+    def _tell_worker(self, worker: Place, life: Life | None, event: WorkerEvent, reason: str = "") -> None:
         running = sum(1 for other in self._workers if other.life is not None)
+        pid = None if life is None else life.process.pid
         cameras = tuple(worker.cameras)
-        self._call(
-            self._on_worker,
-            WorkerReport(worker.number, running, event, reason, pid=life.process.pid, cameras=cameras),
-        )
+        self._call(self._on_worker, WorkerReport(worker.number, running, event, reason, pid=pid, cameras=cameras))
 
     def _tell_vitals(self, worker: Place, cpu_seconds: float) -> None:
         resident_bytes = sum(life.resident_bytes for life in worker.lives())
@@ -377,18 +393,6 @@ class CaptureSupervisor:
     def _keep_error(self, error: Exception) -> None:
         if self.first_error is None:
             self.first_error = error
-
-
-def _lost_status(camera: str, reason: str, *, attempt: int, wait: float) -> CameraStatus:
-    return CameraStatus(
-        camera=camera,
-        state=CameraState.OFFLINE,
-        time_seconds=time.time(),
-        reason=FailureReason.WORKER_LOST,
-        detail=f"capture process {reason}",
-        attempt=attempt,
-        retry_seconds=wait,
-    )
 
 
 def _joined(thread: threading.Thread, deadline: Deadline) -> bool:

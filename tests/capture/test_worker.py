@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import threading
@@ -135,6 +136,46 @@ def test_a_worker_that_dies_again_and_again_is_replaced_ever_later() -> None:
     waits = [restart_wait(losses) for losses in range(1, 12)]
     assert waits[:4] == [0.0, 0.5, 1.0, 2.0]
     assert max(waits) == 30.0
+
+
+def test_a_worker_that_the_system_cannot_start_is_tried_again(ears: Ears, tmp_path: Path) -> None:
+    """With no descriptor left no process can be begun: what the system lacks for a while ends no service."""
+    ears.supervisor.add(video(tmp_path))
+    ears.wait(lambda: ears.samples["yard"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        os.kill(ears.pid(0), signal.SIGKILL)
+        ears.wait(lambda: sum(report.lost for report in ears.workers) == 4, 15.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [report.pid is None for report in ears.workers if report.lost] == [False, True, True, True]
+    assert ears.workers[-1].reason == "cannot be started: Too many open files"
+    lost = [state for state in ears.states if state.reason is FailureReason.WORKER_LOST]
+    assert lost[-1].detail == "capture process cannot be started: Too many open files"
+    assert [state.retry_seconds for state in lost] == [restart_wait(losses) for losses in range(1, 5)]
+    heard = len(ears.samples["yard"])
+    ears.wait(lambda: len(ears.samples["yard"]) > heard)
+
+
+def test_a_process_without_a_thread_to_hear_it_leaves_nothing_behind(
+    ears: Ears, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads are what a container's limit of processes counts too; Python then raises RuntimeError."""
+    start, refused = threading.Thread.start, 0
+
+    def refuse(thread: threading.Thread) -> None:
+        nonlocal refused
+        if thread.name.startswith("capture-reader") and refused < 1:
+            refused += 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    ears.supervisor.add(video(tmp_path))
+    ears.wait(lambda: ears.samples["yard"])
+    assert [report.lost for report in ears.workers] == [True, False]
+    assert len(capture_processes()) == 1
 
 
 def test_workers_ignore_the_signals_that_stop_the_service(ears: Ears, tmp_path: Path) -> None:
