@@ -16,7 +16,7 @@ from pathlib import Path
 import av.error
 import cv2
 
-from monitor.capture.clip import PART, ClipWriter
+from monitor.capture.clip import ClipWriter
 from monitor.capture.frames import decoded_frames, newest_keyframe, pixels_of
 from monitor.capture.pictures import Pixels, StripSlot, jpeg, shown_jpeg, strip, thumbnail
 from monitor.capture.ring import PacketRing, RingPacket
@@ -32,6 +32,7 @@ from monitor.records import (
     ShowCamera,
     TakePictures,
 )
+from monitor.whole_file import whole_file
 
 POLL_SECONDS = 0.25
 """How often the packets of open clips are fetched."""
@@ -289,9 +290,8 @@ class EvidenceKeeper:
     def _write_jpeg(self, name: str, pixels: Pixels) -> int:
         content = jpeg(pixels)
         self._folder.mkdir(parents=True, exist_ok=True)
-        part = self._folder / (name + PART)
-        part.write_bytes(content)
-        part.replace(self._folder / name)
+        with whole_file(self._folder / name) as file:
+            file.write(content)
         return len(content)
 
     def _tell_pictures(self, request: TakePictures, result: EvidenceResult, detail: str) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 DAY_SECONDS = 86_400.0
 PART = ".part"
+ABANDONED_SECONDS = 3600.0
+"""Whoever writes a file does so every few seconds: one that has not grown for so long is left behind."""
 SENT = "sent"
 """Folder within the folder: what a bucket has taken."""
 NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.mp4|(\.strip)?\.jpg)")
@@ -101,11 +103,16 @@ class MediaFolder:
         return False
 
     def prune(self, now: float) -> MediaStats:
-        """Remove what is too old, then the oldest while there is too much; return what is left.
+        """Finish what was left behind, remove what is too old, then the oldest while there is too much.
+
+        Returns what is left.
 
         Raises:
             OSError: the folder cannot be read or written.
         """
+        for part in self._files(self._folder, unfinished=True):
+            if part.seconds < now - ABANDONED_SECONDS:
+                self.finish(part.path.name.removesuffix(PART))
         complete = [*self._files(self._folder), *self._files(self._folder / SENT)]
         files = sorted(complete, key=lambda file: file.seconds)
         unfinished = self._files(self._folder, unfinished=True)

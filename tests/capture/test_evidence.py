@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 import uuid
@@ -134,6 +135,22 @@ def test_a_clip_whose_end_is_never_told_ends(desk: Desk, video: Path) -> None:
     desk.fill(video)
     desk.clip(begin=0.0, end=None, latest=1.0)
     assert desk.wait(1)[0].result is EvidenceResult.KEPT
+
+
+def test_pictures_that_find_no_room_leave_nothing_behind(desk: Desk, video: Path) -> None:
+    """A write that stops in the middle, as on a full disk."""
+    desk.fill(video)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        desk.keeper.put(desk.pictures(1.0, 1.5))
+        reports = desk.wait(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {(report.result, report.detail) for report in reports} == {(EvidenceResult.FAILED, "File too large")}
+    assert list(desk.folder.iterdir()) == []
+    desk.keeper.put(desk.pictures(1.0, 1.5))
+    assert {report.result for report in desk.wait(4)[2:]} == {EvidenceResult.KEPT}
 
 
 def test_a_stop_completes_open_clips(desk: Desk, video: Path) -> None:

@@ -44,13 +44,25 @@ def test_the_oldest_go_first_when_there_is_too_much(tmp_path: Path) -> None:
 
 def test_what_is_not_ours_and_what_is_being_written_stays(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_bytes(bytes(50_000))
-    part = put(tmp_path, age_days=99, size=20_000, ending=".mp4.part")
+    part = put(tmp_path, age_days=0, size=20_000, ending=".mp4.part")
     clip = put(tmp_path, age_days=1, size=10)
     stats = media(tmp_path).prune(NOW)
     assert (stats.bytes, stats.removed) == (20_000, 1)
     assert part.exists()
     assert not clip.exists()
     assert (tmp_path / "notes.txt").exists()
+
+
+def test_what_nobody_writes_any_more_is_finished_while_the_monitor_runs(tmp_path: Path) -> None:
+    """A capture process that died, or a disk that was full, leaves such parts."""
+    clip = put(tmp_path, age_days=0.05, size=10, ending=".mp4.part")
+    old = put(tmp_path, age_days=11, size=10, ending=".mp4.part")
+    picture = put(tmp_path, age_days=0.05, size=20_000, ending=".strip.jpg.part")
+    stats = media(tmp_path).prune(NOW)
+    assert (stats.files, stats.bytes, stats.removed) == (1, 10, 1)
+    assert clip.with_suffix("").exists()
+    assert not old.with_suffix("").exists()
+    assert not picture.exists()
 
 
 def test_parts_of_a_crash_are_finished(tmp_path: Path) -> None:
