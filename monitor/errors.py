@@ -85,6 +85,7 @@ class InputInvalid(MonitorError):
 
     def __init__(self, what: Path | str, reason: str) -> None:
         self.what = what
+        self.reason = reason
         super().__init__(f"{what}: {reason}")
 
 

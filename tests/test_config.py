@@ -125,6 +125,20 @@ def test_bad_values_are_named(tmp_path, text, key, reason):
     assert reason in found[key]
 
 
+@pytest.mark.parametrize("given", ["file", "env"])
+def test_an_empty_password_is_refused(tmp_path, monkeypatch, given):
+    """It would be refused by the camera or the broker, again and again, until the account is locked."""
+    monkeypatch.setenv("NO_PASSWORD", "")
+    (tmp_path / "NO_PASSWORD").write_text("\n")
+    kafka = '[kafka]\nbootstrap_servers = "a:1"\nsasl_mechanism = "PLAIN"\nsasl_username = "monitor"\n'
+    text = (
+        f'{kafka}sasl_password_{given} = "NO_PASSWORD"\n{ONE_CAMERA}username = "u"\npassword_{given} = "NO_PASSWORD"\n'
+    )
+    found = problems(write(tmp_path, text))
+    assert found.keys() == {f"kafka.sasl_password_{given}", f"cameras[0] (yard).password_{given}"}
+    assert all("NO_PASSWORD is empty" in reason for reason in found.values())
+
+
 def test_a_missing_file_is_named(tmp_path):
     assert "cannot be read" in problems(tmp_path / "none.toml")["file"]
 
@@ -311,7 +325,7 @@ def test_the_token_is_read_and_shown_nowhere(tmp_path, monkeypatch, source):
         ('token_env = "MONITOR_TOKEN"\ntoken_file = "token"', "not both"),
         ('token_env = "SHORT"', "16 characters or more"),
         ('token_env = "SPACES"', "16 characters or more"),
-        ('token_file = "empty"', "16 characters or more"),
+        ('token_file = "empty"', "is empty"),
     ],
 )
 def test_a_token_that_is_missing_or_too_weak_is_refused_and_not_shown(tmp_path, monkeypatch, lines, told):

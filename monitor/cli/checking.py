@@ -14,21 +14,26 @@ from monitor.check import ProbedCamera, probe_cameras, probe_delivery, rate_prob
 from monitor.cli.console import ConfigPath, err, out, print_whole, speak, whole_table
 from monitor.config import Config, load_config
 from monitor.model_keeper import open_model, open_shadow
+from monitor.surroundings import check_surroundings, monitor_serves
 
 
 def check(
     config: ConfigPath = Path("config.toml"),
     probe: Annotated[bool, typer.Option("--probe", help="Open every camera for some seconds, and ask Kafka.")] = False,
 ) -> None:
-    """Check the configuration, the model and, with --probe, every camera and Kafka.
+    """Check the configuration, its folders and port, the model and, with --probe, every camera and Kafka.
 
     Example: `monitor check --probe`
     """
     loaded = load_config(config)
     speak(loaded)
+    served = monitor_serves(loaded.http)
+    check_surroundings(loaded, config, port=not served)
     model = open_model(loaded, config_path=config)
     manifest, opened = model.bundle.manifest, model.opened
     out.print(f"[green]✓[/] {escape(str(config))}: {len(loaded.cameras)} camera(s)", highlight=False)
+    if served:
+        _print_line("[green]✓[/]", f"a running monitor serves port {loaded.http.port}")
     out.print(
         f"[green]✓[/] model {manifest.name} {manifest.version} on {opened.engine.name} {opened.engine.precision}: "
         f"{', '.join(manifest.event_labels)}; {manifest.sample_fps:g} samples a second, "

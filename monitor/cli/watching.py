@@ -7,6 +7,7 @@ from pathlib import Path
 from monitor.cli.console import ConfigPath, speak
 from monitor.config import load_config
 from monitor.service import open_service
+from monitor.surroundings import check_surroundings
 
 
 def run(config: ConfigPath = Path("config.toml")) -> None:
@@ -16,4 +17,5 @@ def run(config: ConfigPath = Path("config.toml")) -> None:
     """
     loaded = load_config(config)
     redactor = speak(loaded)
+    check_surroundings(loaded, config)
     open_service(loaded, config_path=config, learn_secrets=redactor.learn).run()

@@ -16,10 +16,10 @@ from monitor.config.section import (
     Identifier,
     Section,
     Share,
-    checked_variable,
     existing_file,
     first_line,
-    readable_file,
+    secret_file,
+    secret_variable,
 )
 
 Point = tuple[Share, Share]
@@ -101,12 +101,12 @@ class CameraConfig(Section):
     @field_validator("password_env")
     @classmethod
     def _variable_is_set(cls, name: str) -> str:
-        return checked_variable(name)
+        return secret_variable(name)
 
     @field_validator("password_file")
     @classmethod
     def _file_is_readable(cls, path: Path | None) -> Path | None:
-        return readable_file(path)
+        return secret_file(path)
 
     @field_validator("tls_ca_file")
     @classmethod

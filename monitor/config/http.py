@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
-from monitor.config.section import Section, checked_variable, first_line, readable_file
+from monitor.config.section import Section, first_line, secret_file, secret_variable
 
 TOKEN = re.compile(r"[!-~]{16,1024}")
 """What an HTTP header can carry, and long enough that nobody guesses it."""
@@ -34,12 +34,12 @@ class HttpConfig(Section):
     @field_validator("token_env")
     @classmethod
     def _variable_is_set(cls, name: str) -> str:
-        return checked_variable(name)
+        return secret_variable(name)
 
     @field_validator("token_file")
     @classmethod
     def _file_is_readable(cls, path: Path | None) -> Path | None:
-        return readable_file(path)
+        return secret_file(path)
 
     @model_validator(mode="after")
     def _take_token(self) -> Self:

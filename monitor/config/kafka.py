@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
-from monitor.config.section import PositiveSeconds, Section, checked_variable, existing_file, first_line, readable_file
+from monitor.config.section import PositiveSeconds, Section, existing_file, first_line, secret_file, secret_variable
 
 
 class KafkaConfig(Section):
@@ -52,12 +52,12 @@ class KafkaConfig(Section):
     @field_validator("sasl_password_env")
     @classmethod
     def _variable_is_set(cls, name: str) -> str:
-        return checked_variable(name)
+        return secret_variable(name)
 
     @field_validator("sasl_password_file")
     @classmethod
     def _file_is_readable(cls, path: Path | None) -> Path | None:
-        return readable_file(path)
+        return secret_file(path)
 
     @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile")
     @classmethod

@@ -33,14 +33,16 @@ def existing_file(path: Path | None) -> Path | None:
     raise ValueError(f"{path} is not a file")
 
 
-def readable_file(path: Path | None) -> Path | None:
-    """Return a path where it is a text file that can be read."""
+def secret_file(path: Path | None) -> Path | None:
+    """Return a path where it is a text file whose first line holds something."""
     if path is None:
         return None
     try:
-        path.read_text(encoding="utf-8")
+        filled = bool(first_line(path))
     except (OSError, UnicodeDecodeError) as exc:
         raise ValueError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or 'not text'}") from None
+    if not filled:
+        raise ValueError(f"{path} is empty; the secret is its first line")
     return path
 
 
@@ -49,9 +51,12 @@ def first_line(path: Path) -> str:
     return (path.read_text(encoding="utf-8").splitlines() or [""])[0]
 
 
-def checked_variable(name: str) -> str:
-    """Return a variable's name where it is set; the message shows it only where it looks like one."""
-    if not name or name in os.environ:
+def secret_variable(name: str) -> str:
+    """Return a variable's name where it is set; the message shows it only where it looks like one.
+
+    An empty secret is none: to log in without one, again and again, locks accounts.
+    """
+    if not name or os.environ.get(name):
         return name
     shown = name if VARIABLE.fullmatch(name) else "(not shown: it may be the password itself)"
-    raise ValueError(f"environment variable {shown} is not set")
+    raise ValueError(f"environment variable {shown} is {'empty' if name in os.environ else 'not set'}")

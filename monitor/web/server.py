@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 
@@ -35,7 +36,7 @@ class WebServer:
         Raises:
             InputInvalid: the address cannot be listened on.
         """
-        self._socket = self._listen()
+        self._socket = listen(self._host, self._port)
         config = uvicorn.Config(
             self._page.app,
             log_config=None,
@@ -71,19 +72,28 @@ class WebServer:
         if self._thread.is_alive():
             raise StopTimedOut("web did not stop in time")
 
-    def _listen(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((self._host, self._port))
-            listener.listen(128)
-        except OSError as exc:
-            listener.close()
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        InputInvalid: the address cannot be listened on; it names the key of the configuration.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as exc:
+        listener.close()
+        if exc.errno == errno.EADDRINUSE:
             raise InputInvalid(
-                f"http {self._host}:{self._port}", f"cannot be listened on: {exc.strerror or exc}"
+                "http.port", f"{port} is taken by another program; stop it or choose another port"
             ) from exc
-        return listener
+        if exc.errno == errno.EACCES:
+            raise InputInvalid("http.port", f"{port} may not be listened on; choose a port above 1023") from exc
+        raise InputInvalid("http.host", f"{host} cannot be listened on: {exc.strerror or exc}") from exc
+    return listener
 
 
 def _bracketed(host: str) -> str:

@@ -19,6 +19,7 @@ from monitor.bundle import load_bundle, write_manifest
 from monitor.cli.training import next_version
 from monitor.events.messages import alert_schema
 from tests.services.monitor import COMMAND, MonitorProcess, configuration, run_command
+from tests.services.ports import free_port
 from tests.services.rtsp import Mount, RtspServer
 
 from .conftest import FPS, FROM_SECONDS, SEED
@@ -139,7 +140,7 @@ class TestBadInput:
         )
         code, output = run_command("run", "--config", str(config))
         assert code == 2
-        assert "outbox" in output
+        assert "outbox.path: the folder" in output
         assert "Traceback" not in output
 
     def test_a_port_that_is_taken(self, tmp_path, scene_streams):
@@ -147,10 +148,12 @@ class TestBadInput:
             config = configuration(
                 tmp_path, [{"id": "yard", "url": "rtsp://127.0.0.1:1/x"}], bundle="demo", http={"port": server.port}
             )
-            code, output = run_command("run", "--config", str(config))
-        assert code == 2
-        assert "cannot be listened on" in output
-        assert "Traceback" not in output
+            for command in ("run", "check"):
+                code, output = run_command(command, "--config", str(config))
+                assert code == 2
+                assert f"http.port: {server.port} is taken by another program; stop it or choose another" in output
+                for unsaid in ("monitor_stopp", "Traceback"):
+                    assert unsaid not in output
 
     def test_clips_that_cannot_be_learned_from(self, tmp_path):
         clips = tmp_path / "clips/fight"
@@ -176,6 +179,15 @@ class TestCheck:
         code, output = run_command("check", "--config", str(ROOT / "config.toml"))
         assert code == 0, output
         assert "fight" in output
+
+    def test_a_monitor_that_runs_may_hold_the_port(self, tmp_path):
+        camera = {"id": "yard", "url": "rtsp://127.0.0.1:1/x"}
+        config = configuration(tmp_path, [camera], bundle="demo", http={"port": free_port()})
+        with MonitorProcess(config):
+            code, output = run_command("check", "--config", str(config))
+            assert code == 0, output
+            assert "a running monitor serves port" in output
+            assert run_command("run", "--config", str(config))[0] == 2
 
     def test_probe_tells_of_each_camera(self, tmp_path, scene_streams):
         (tmp_path / "notes.txt").write_text("not a video\n" * 100)

@@ -136,7 +136,7 @@ def test_a_position_that_no_alert_has_is_no_error(before, address):
 def test_a_taken_port_is_one_clear_error(shown):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(InputInvalid, match=f"127.0.0.1:{port}: cannot be listened on"):
+        with pytest.raises(InputInvalid, match=f"http.port: {port} is taken by another program"):
             WebServer(Page(shown, Feed()), host="127.0.0.1", port=port).start()
 
 
