@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,8 @@ class _Change:
 
     pipeline: ScoringPipeline
     crossing: Crossing
+    failure: str = ""
+    """Why it has failed; it is rolled back then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,13 @@ class Scorer:
     ) -> None:
         self._settings = settings
         self._pipeline = ScoringPipeline(engine, manifest, settings)
-        self._finisher = Finisher(on_score=on_score, on_batch=on_batch, on_drop=on_drop, on_model=on_model)
+        self._finisher = Finisher(
+            on_score=on_score,
+            on_batch=on_batch,
+            on_drop=on_drop,
+            on_model=on_model,
+            on_new_failed=self._note_new_failed,
+        )
         self._on_drop = on_drop
         self._on_failure = on_failure
         self._on_shedding = on_shedding
@@ -377,16 +385,22 @@ class Scorer:
         if change is None:
             return (self._part(self._pipeline, batch),), ()
         crossed = change.crossing.crossed
-        route = change.crossing.route(batch, now)
-        try:
-            new = self._part(change.pipeline, route.new, route=route, is_new=True)
-        except EngineUnavailable as exc:
-            step = ModelStep(ModelStage.ROLLED_BACK, tuple(sorted(crossed)), str(exc))
-            self._end_change(self._pipeline)
-            return (self._part(self._pipeline, batch),), (step,)
-        old = self._part(self._pipeline, route.old, route=route)
-        steps = (ModelStep(ModelStage.CROSSING, tuple(route.closed)),) if route.closed else ()
-        return (old, new), steps
+        if not change.failure:
+            route = change.crossing.route(batch, now)
+            try:
+                new = self._part(change.pipeline, route.new, route=route, is_new=True)
+            except EngineUnavailable as exc:
+                change.failure = str(exc)
+            else:
+                old = self._part(self._pipeline, route.old, route=route)
+                steps = (ModelStep(ModelStage.CROSSING, tuple(route.closed)),) if route.closed else ()
+                return (old, new), steps
+        return (self._part(self._pipeline, batch),), self._rolled_back(change, crossed)
+
+    def _rolled_back(self, change: _Change, crossed: Iterable[str]) -> tuple[ModelStep, ...]:
+        """Let the old model go on alone."""
+        self._end_change(self._pipeline)
+        return (ModelStep(ModelStage.ROLLED_BACK, tuple(sorted(crossed)), change.failure),)
 
     @staticmethod
     def _part(
@@ -399,12 +413,17 @@ class Scorer:
         return Part(pipeline, batch, embeddings, route=route, is_new=is_new)
 
     def _after_change(self, now: float) -> tuple[ModelStep, ...]:
-        """Let the new model serve alone once every camera has crossed."""
-        change = self._change
-        if change is None or not change.crossing.done(now):
-            return ()
-        self._pipeline = change.pipeline
-        self._end_change(change.pipeline)
+        """Let the new model serve alone once every camera has crossed, or the old one where the new one has failed."""
+        with self._changed:
+            change = self._change
+            if change is None:
+                return ()
+            if change.failure:
+                return self._rolled_back(change, change.crossing.crossed)
+            if not change.crossing.done(now):
+                return ()
+            self._pipeline = change.pipeline
+            self._end_change(change.pipeline)
         return (ModelStep(ModelStage.SWAPPED),)
 
     def _end_change(self, serving: ScoringPipeline) -> None:
@@ -437,6 +456,16 @@ class Scorer:
             for left in self._between.close():
                 for camera in left.samples:
                     self._on_drop(camera, DropReason.SCORING_QUEUE)
+
+    def _note_new_failed(self, pipeline: ScoringPipeline, error: EngineUnavailable) -> bool:
+        """Have a new model whose head has failed rolled back by the other thread; false where it serves alone."""
+        with self._changed:
+            if self._pipeline is pipeline:
+                return False
+            if self._change is not None and self._change.pipeline is pipeline:
+                self._change.failure = str(error)
+            self._changed.notify_all()
+        return True
 
     # --- the end -------------------------------------------------------------------------------------------------
 

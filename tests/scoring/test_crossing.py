@@ -38,6 +38,20 @@ def new_engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return open_engine(bundle, preference="onnxruntime", threads=1).engine
 
 
+class BrokenHead:
+    """A real engine whose head fails after some windows."""
+
+    def __init__(self, engine: Engine, after: int) -> None:
+        self.engine, self.name, self.precision, self.left = engine, engine.name, engine.precision, after
+        self.embed = engine.embed
+
+    def classify(self, embeddings, mask):
+        self.left -= len(mask)
+        if self.left < 0:
+            raise EngineUnavailable(self.name, "the head failed")
+        return self.engine.classify(embeddings, mask)
+
+
 class Broken:
     """A real engine whose backbone fails after some samples."""
 
@@ -166,6 +180,35 @@ def test_a_model_that_fails_on_its_way_is_rolled_back(quick_engine: Engine, new_
     assert taker.stages() == [ModelStage.ROLLED_BACK]
     ends = [score.window.first_slot + SLOTS for score in taker.told_in_order if isinstance(score, Score)]
     assert ends == list(range(2, 31, STRIDE))
+
+
+@pytest.mark.parametrize(("after", "lost", "waits"), [(0, 18, False), (2, 22, False), (2, 22, True)])
+def test_a_model_whose_head_fails_on_its_way_is_rolled_back(quick_engine, new_engine, after, lost, waits) -> None:
+    """With the next batch, or without one; the old model's scores of that batch are told, one window is lost."""
+    taker = Taker(quick_engine)
+    taker.scorer.start()
+    taker.feed(["yard"], range(10))
+    wait_until(lambda: taker.told.samples == 10)
+    assert taker.scorer.change_model(BrokenHead(new_engine, after), NEW)
+    wait_until(lambda: taker.scorer._change is not None)
+    for slot in range(10, 30):
+        cameras = ["yard", "late"] if slot >= lost - 2 else ["yard"]
+        taker.feed(cameras, [slot])
+        fed = slot + 1 + max(0, slot - lost + 3)
+        wait_until(lambda fed=fed: taker.told.samples == fed)
+        if waits and slot == lost - 1:
+            wait_until(lambda: ModelStage.ROLLED_BACK in taker.stages(), 5)
+    taker.scorer.stop(Deadline(5))
+    assert taker.told.failures == []
+    assert taker.stages() == [ModelStage.CROSSING, ModelStage.ROLLED_BACK]
+    [rolled_back] = [step for step in taker.told_in_order if getattr(step, "stage", None) is ModelStage.ROLLED_BACK]
+    assert (rolled_back.cameras, rolled_back.reason) == (("yard",), "engine onnxruntime: the head failed")
+    scores = {camera: [score for score, _ in found] for camera, found in by_camera(taker).items()}
+    ends = [score.window.first_slot + SLOTS for score in scores["yard"]]
+    assert ends == [end for end in range(2, 31, STRIDE) if end != lost]
+    assert [score.window.first_slot + SLOTS for score in scores["late"]] == list(range(lost, 31, STRIDE))
+    last = ScoringPipeline(quick_engine, MANIFEST, ScoringConfig()).score([make_sample(slot) for slot in range(22, 30)])
+    assert np.array_equal(scores["yard"][-1].probabilities, last[-1].probabilities)
 
 
 def test_clock_set_back_on_the_way_begins_anew() -> None:
