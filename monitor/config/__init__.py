@@ -1,7 +1,8 @@
 """The configuration: `config.toml` and the environment in, one frozen `Config` or every problem at once out.
 
 Loading reads the file, the environment variables `MONITOR_…` (nested keys with `__`, for example
-`MONITOR_KAFKA__BOOTSTRAP_SERVERS`) and the files and variables that hold secrets; nothing else.
+`MONITOR_KAFKA__BOOTSTRAP_SERVERS`; one that stands for no key is a problem) and the files and variables that hold
+secrets; nothing else.
 Paths in the file are relative to the file's folder, those in the environment to the working directory.
 """
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from monitor.bundle import Manifest
 from monitor.config.camera import CameraConfig
+from monitor.config.environment import unread_variables
 from monitor.config.http import HttpConfig
 from monitor.config.kafka import KafkaConfig
+from monitor.config.problems import problems_of, section_of
 from monitor.config.section import Identifier
 from monitor.config.stages import (
     CaptureConfig,
@@ -30,6 +31,7 @@ from monitor.config.stages import (
 from monitor.errors import ConfigInvalid, Problem
 
 KAFKA_FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "sasl_password_file")
+BEGIN = "; give --config FILE or MONITOR_CONFIG, or begin with the project's config.toml"
 PATH_KEYS = {
     "evidence": ("folder",),
     "model": ("cache",),
@@ -104,18 +106,29 @@ def load_config(path: Path) -> Config:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
-        raise ConfigInvalid(path, [Problem("file", f"cannot be read: {exc.strerror or exc}")]) from exc
+        raise ConfigInvalid(
+            path,
+            [
+                Problem(
+                    "file",
+                    f"cannot be read: {exc.strerror or exc}{BEGIN if isinstance(exc, FileNotFoundError) else ''}",
+                )
+            ],
+        ) from exc
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise ConfigInvalid(path, [Problem("file", f"not a TOML file: {exc}")]) from exc
     values.pop("$schema", None)
+    sections = {key: section_of(field) for key, field in Config.model_fields.items()}
+    unread = unread_variables(values, {**sections, "cameras": None})  # those come all together, as JSON
     try:
         config = Config(**_with_absolute_paths(values, path.resolve().parent))
     except SettingsError as exc:
-        raise ConfigInvalid(path, [Problem("environment", f"a MONITOR_ variable is not JSON: {exc}")]) from None
+        reason = f"a MONITOR_ variable is not JSON: {exc}"
+        raise ConfigInvalid(path, [Problem("environment", reason), *unread]) from None
     except ValidationError as exc:
-        errors = exc.errors(include_url=False)
-        problems = [_problem(error, values) for error in errors if not _follows(error, values)]
-        raise ConfigInvalid(path, problems) from None
+        raise ConfigInvalid(path, [*problems_of(exc, values, Config), *unread]) from None
+    if unread:
+        raise ConfigInvalid(path, unread)
     config._folder = path.resolve().parent
     return config
 
@@ -174,32 +187,3 @@ def _anchored(section: Mapping[str, Any], keys: tuple[str, ...], folder: Path) -
         key: str(folder / os.path.expanduser(value)) if key in keys and isinstance(value, str) else value
         for key, value in section.items()
     }
-
-
-def _problem(error: ErrorDetails, values: Mapping[str, Any]) -> Problem:
-    reason = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        reason = "unknown key"
-    elif error["type"] == "missing":
-        reason = "is missing"
-    return Problem(_key(error["loc"], values), reason)
-
-
-def _follows(error: ErrorDetails, values: Mapping[str, Any]) -> bool:
-    """Whether an error only follows from others: no camera is left because each one is wrong."""
-    return error["type"] == "too_short" and error["loc"] == ("cameras",) and bool(values.get("cameras"))
-
-
-def _key(location: tuple[int | str, ...], values: Mapping[str, Any]) -> str:
-    """Spell a location as a person would look for it: `cameras[1] (yard).url`."""
-    key = ""
-    here: Any = values
-    for part in location:
-        if isinstance(part, int):
-            here = here[part] if isinstance(here, list) and part < len(here) else None
-            name = here.get("id") if isinstance(here, dict) else None
-            key += f"[{part}]" + (f" ({name})" if isinstance(name, str) else "")
-        else:
-            here = here.get(part) if isinstance(here, dict) else None
-            key += f".{part}" if key else part
-    return key or "configuration"

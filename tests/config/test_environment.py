@@ -1,0 +1,48 @@
+"""What the environment sets: every variable of ours is read, named by the configuration, or a problem."""
+
+from __future__ import annotations
+
+import pytest
+
+from monitor.config import load_config
+from tests.test_config import ONE_CAMERA, problems, write
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MONITOR_KAFKA_BOOTSTRAP_SERVERS", "did you mean MONITOR_KAFKA__BOOTSTRAP_SERVERS?"),
+        ("MONITOR_INSTANCE__NAME", "did you mean MONITOR_INSTANCE?"),
+        ("MONITOR_CONFG", "did you mean MONITOR_CONFIG?"),
+        ("MONITOR_ZZZ", "unset it"),
+        ("monitor_modell__bundle", "did you mean MONITOR_MODEL__BUNDLE?"),
+    ],
+)
+def test_a_variable_that_nothing_reads_is_a_problem(tmp_path, monkeypatch, name, meant):
+    monkeypatch.setenv(name, "broker:9092")
+    assert problems(write(tmp_path, ONE_CAMERA)) == {name: f"nothing reads this variable; {meant}"}
+
+
+def test_it_is_told_with_all_other_problems(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONITOR_MODEL__THREDS", "1")
+    monkeypatch.setenv("MONITOR_ZZZ", "1")
+    assert problems(write(tmp_path, "colour = 1\n" + ONE_CAMERA)).keys() == {"colour", "model.threds", "MONITOR_ZZZ"}
+
+
+def test_what_is_read_is_none(tmp_path, monkeypatch):
+    for name in ("MONITOR_CONFIG", "MONITOR_TOKEN", "MONITOR_YARD", "monitor_instance", "MONITOR_GATE"):
+        monkeypatch.setenv(name, "open-sesame-0123456789")
+    monkeypatch.setenv("MONITOR_EVENTS__THRESHOLDS__FIGHT__ON", "0.7")
+    monkeypatch.setenv("MONITOR_EVENTS__THRESHOLDS__FIGHT__OFF", "0.6")
+    monkeypatch.setenv("MONITOR_HTTP__TOKEN_ENV", "MONITOR_GATE")
+    config = load_config(write(tmp_path, ONE_CAMERA + 'username = "anna"\npassword_env = "MONITOR_YARD"\n'))
+    assert config.events.thresholds["fight"].on == 0.7
+    assert config.instance == config.http.token.get_secret_value() == "open-sesame-0123456789"
+
+
+def test_cameras_come_all_together(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONITOR_CAMERAS", '[{"id": "gate", "url": "rtsp://camera.example/gate"}]')
+    assert [camera.id for camera in load_config(write(tmp_path, ONE_CAMERA)).cameras] == ["gate"]
+    monkeypatch.delenv("MONITOR_CAMERAS")
+    monkeypatch.setenv("MONITOR_CAMERAS__0__URL", "rtsp://camera.example/gate")
+    assert problems(write(tmp_path, ONE_CAMERA))["MONITOR_CAMERAS__0__URL"].endswith("did you mean MONITOR_CAMERAS?")
