@@ -35,6 +35,7 @@ STREAMS = {
     "short": ("libx264", {"x264-params": CLOSED + "keyint=12:min-keyint=12"}),
     "reordered": ("libx264", {"x264-params": "scenecut=0:bframes=2:keyint=50:min-keyint=50:rc-lookahead=10"}),
     "open": ("libx264", {"x264-params": "scenecut=0:bframes=2:open-gop=1:keyint=50:min-keyint=50:rc-lookahead=10"}),
+    "seldom": ("libx264", {"x264-params": CLOSED + "keyint=120:min-keyint=120"}),
     "h265": ("libx265", {"x265-params": CLOSED + "keyint=50:min-keyint=50:log-level=none"}),
     "intra": ("libx264", {"x264-params": CLOSED + "keyint=1"}),
     "mjpeg": ("mjpeg", {}),
@@ -133,7 +134,7 @@ def same(one: Sample, other: Sample) -> bool:
 
 
 @pytest.mark.parametrize("shape", [SHAPE, SINGLE], ids=["pair", "single"])
-@pytest.mark.parametrize("name", ["h264", "short", "reordered", "open", "h265", "intra", "mjpeg"])
+@pytest.mark.parametrize("name", ["h264", "short", "seldom", "reordered", "open", "h265", "intra", "mjpeg"])
 def test_an_event_gives_the_same_samples_as_without_a_gate(
     name: str, shape: SampleShape, drawn: dict[str, Path]
 ) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from monitor.events.tracker import Tracker
 from monitor.records import EventChange, Phase, Sample, Score, Threshold, Window
 from monitor.roster import blind_after
 from monitor.scoring.windows import CameraWindows
+from tests.capture.test_intake import take, write
 from tests.scoring.test_windows import manifest, sample_at
 
 SLOTS, STRIDE, FPS = 8, 2, 4
@@ -20,9 +21,9 @@ EVERY_SECONDS = [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.5]
 
 
 class Yard:
-    """One camera: awake for a window, then asleep, and looked at every so many seconds."""
+    """One camera, and what is told of it; asleep it is looked at every so many seconds."""
 
-    def __init__(self, every_seconds: float, *, factor: int = 1, **rules: float) -> None:
+    def __init__(self, every_seconds: float = 1.0, *, factor: int = 1, **rules: float) -> None:
         self.every = round(every_seconds * FPS)
         self.factor = factor
         self.slot = 4 * 1_000_001
@@ -33,28 +34,29 @@ class Yard:
             thresholds={"fall": Threshold(0.8, 0.5)},
             rules=EventsConfig.model_validate(rules),
         )
+
+    def awake(self, score: float) -> list[EventChange]:
+        """See a whole window."""
+        changes: list[EventChange] = []
         for _ in range(SLOTS):
             self.slot += 1
-            self._see(sample_at(self.slot), 0.0)
+            changes += self.see(sample_at(self.slot), score)
+        return changes
 
     def looks(self, score: float, *, for_seconds: float) -> list[EventChange]:
         """Look for some time at a picture that makes the model say `score`."""
         changes: list[EventChange] = []
         for _ in range(round(for_seconds * FPS) // self.every):
             self.slot += self.every
-            changes += self._see(replace(sample_at(self.slot), idle=True, idle_slots=self.every - 1), score)
+            changes += self.see(replace(sample_at(self.slot), idle=True, idle_slots=self.every - 1), score)
         return changes
 
-    def lose(self, seconds: float, score: float) -> list[EventChange]:
-        """Lose the camera for some time; it comes back awake."""
+    def lose(self, seconds: float) -> None:
+        """Lose the camera for some time."""
         self.slot += round(seconds * FPS)
-        return [change for _ in range(SLOTS) for change in self._next(score)]
 
-    def _next(self, score: float) -> Iterator[EventChange]:
-        self.slot += 1
-        yield from self._see(sample_at(self.slot), score)
-
-    def _see(self, sample: Sample, score: float) -> list[EventChange]:
+    def see(self, sample: Sample, score: float) -> list[EventChange]:
+        """Take a sample that makes the model say `score`."""
         pushed = self.windows.push(sample, np.zeros(3, np.float32), factor=self.factor)
         return [change for window in pushed.windows for change in self.tracker.observe(scored(window, score))]
 
@@ -69,7 +71,7 @@ def scored(window: Window, score: float) -> Score:
 @pytest.mark.parametrize("factor", [1, 2, 4])
 def test_an_event_that_lasts_is_told_once(every_seconds: float, rules: dict[str, float], factor: int) -> None:
     yard = Yard(every_seconds, factor=factor, **rules)
-    assert yard.looks(0.05, for_seconds=30.0) == []
+    assert yard.awake(0.05) + yard.looks(0.05, for_seconds=30.0) == []
     (started,) = yard.looks(0.95, for_seconds=80.0)
     assert started.phase is Phase.STARTED
     (ended,) = yard.looks(0.05, for_seconds=60.0)
@@ -92,9 +94,21 @@ def test_one_look_that_fails_to_see_it_ends_nothing(every_seconds: float) -> Non
 def test_a_camera_that_was_lost_was_not_seen(every_seconds: float) -> None:
     yard = Yard(every_seconds)
     (started,) = yard.looks(0.95, for_seconds=30.0)
-    ended, again = yard.lose(20.0, 0.95)
+    yard.lose(20.0)
+    ended, again = yard.awake(0.95)
     assert (ended.phase, again.phase) == (Phase.ENDED, Phase.STARTED)
     assert ended.started_seconds == started.started_seconds < again.started_seconds
+
+
+def test_an_event_that_outlasts_what_moves_is_told_once(tmp_path: Path) -> None:
+    """A real stream with a keyframe each 4.8 s: still, something moves, and still again."""
+    taken = take(write(tmp_path / "yard.mkv", "seldom"), "auto")
+    idle = [sample for sample in taken.samples if sample.idle]
+    assert max(sample.idle_slots for sample in idle) > SLOTS
+    yard = Yard()
+    (started,) = [change for sample in taken.samples for change in yard.see(sample, 0.95)]
+    assert started.phase is Phase.STARTED
+    assert idle[-1].time_seconds - started.started_seconds > 35.0
 
 
 def test_a_sleeping_camera_is_not_called_lost_between_two_looks() -> None:
