@@ -62,5 +62,6 @@ def begin_camera(metrics: Metrics, camera: str) -> None:
 def begin_labels(metrics: Metrics, camera: str, labels: Iterable[str]) -> None:
     """Make the series of what is watched for on a camera."""
     for label in labels:
+        metrics.score.labels(label)
         for phase in Phase:
             metrics.alerts.labels(camera, label, phase.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import time
@@ -107,6 +108,11 @@ def windows_by_camera(monitor: MonitorProcess) -> dict[str, list[tuple[int, str]
     return windows
 
 
+def watched_on(monitor: MonitorProcess, name: str) -> set[str]:
+    cameras = json.loads(monitor.get("/api/v1/cameras")[1])["cameras"]
+    return set(next(camera for camera in cameras if camera["id"] == name)["thresholds"])
+
+
 def assert_no_hole(windows: list[tuple[int, str]]) -> None:
     firsts, stride = [first for first, _ in windows], shipped().manifest.stride_slots
     assert firsts == list(range(firsts[0], firsts[-1] + 1, stride))
@@ -180,7 +186,7 @@ def test_models_and_cameras_change_while_eight_are_watched(tmp_path, server, rec
         newcomer = {"id": "newcomer", "url": server.url("yard"), "priority": 9}
         set_cameras(
             config,
-            [*cameras[:6], {**cameras[6], "name": "Renamed"}, newcomer],
+            [{**cameras[0], "labels": ["brawl"]}, *cameras[1:6], {**cameras[6], "name": "Renamed"}, newcomer],
             http={"port": 1},
             model={"bundle": str(renamed_labels), "shadow": ""},
         )
@@ -189,8 +195,9 @@ def test_models_and_cameras_change_while_eight_are_watched(tmp_path, server, rec
         assert (reloaded["added"], reloaded["removed"], reloaded["changed"]) == (
             ["newcomer"],
             ["camera-7"],
-            ["camera-6"],
+            ["camera-0", "camera-6"],
         )
+        assert watched_on(monitor, "camera-0") == {"scuffle"}  # until the model that knows the new label takes over
         assert monitor.wait_for_event("restart_needed", 5)["keys"] == ["http.port"]
         monitor.wait_for_event("model_swapped", SWAP_SECONDS, lambda record: record["model"] == "demo 5")
         monitor.wait_for_metric("monitor_windows_scored_total", 3, 20, camera="newcomer")
@@ -199,6 +206,8 @@ def test_models_and_cameras_change_while_eight_are_watched(tmp_path, server, rec
         text = monitor.get("/metrics")[1]
         assert 'camera="camera-7"' not in text
         assert 'camera="newcomer"' in text
+        assert watched_on(monitor, "camera-0") == watched_on(monitor, "newcomer") == {"brawl"}
+        assert 'monitor_alerts_total{camera="camera-0",label="brawl",phase="ended"}' in text
         assert "Renamed" in monitor.get("/")[1]
         assert monitor.metric("monitor_shadow_windows_total", bundle="demo 2") > 0
         assert monitor.metric("monitor_inference_seconds_count", part="backbone") > 0
