@@ -15,7 +15,7 @@ from pathlib import Path
 from monitor.bundle import CHECKED_FILES, MANIFEST, Bundle, Manifest, find_bundle, load_bundle
 from monitor.config import Config, ModelConfig, check_against_model
 from monitor.deadline import Deadline
-from monitor.errors import BundleInvalid, ConfigInvalid, EngineUnavailable
+from monitor.errors import BundleInvalid, ConfigInvalid, EngineUnavailable, Problem
 from monitor.scoring.cache import EngineCache
 from monitor.scoring.engine import OpenedEngine, open_configured
 
@@ -220,25 +220,37 @@ def open_model(config: Config, *, config_path: Path) -> Model:
     """Load the model that the configuration names, and prove that an engine here reproduces it.
 
     Raises:
-        BundleInvalid: the files are missing or altered.
-        ConfigInvalid: a label that the model does not have.
+        BundleInvalid: the files are altered.
+        ConfigInvalid: there is no such bundle, or a label that it does not have.
         EngineUnavailable: nothing here can run it.
     """
-    bundle = load_bundle(find_bundle(config.model.bundle, config.folder))
+    bundle = load_bundle(configured_bundle(config))
     check_against_model(config, bundle.manifest, config_path)
     return Model(bundle, open_configured(bundle, config.model))
+
+
+def configured_bundle(config: Config, key: str = "bundle") -> Path:
+    """Return the folder of the bundle that a key of `[model]` names.
+
+    Raises:
+        ConfigInvalid: there is none.
+    """
+    try:
+        return find_bundle(getattr(config.model, key), config.folder)
+    except BundleInvalid as exc:
+        raise ConfigInvalid(config.path, [Problem(f"model.{key}", str(exc))]) from exc
 
 
 def open_shadow(config: Config, serving: Manifest, open_model: Callable[[Config], Model]) -> Model:
     """Open the second bundle that the configuration names.
 
     Raises:
-        BundleInvalid: its files are missing or altered, or its samples are not those that capture takes.
-        ConfigInvalid: a label that it does not have.
+        BundleInvalid: its files are altered, or its samples are not those that capture takes.
+        ConfigInvalid: there is no such bundle, or a label that it does not have.
         EngineUnavailable: nothing here can run it.
     """
     named = config.model.model_copy(update={"bundle": config.model.shadow})
-    path = find_bundle(named.bundle, config.folder)
+    path = configured_bundle(config, "shadow")
     problem = grid_problem(serving, load_bundle(path).manifest)
     if problem:
         raise BundleInvalid(path, f"cannot be the shadow: {problem}")

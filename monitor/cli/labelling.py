@@ -10,13 +10,14 @@ import typer
 from rich.markup import escape
 
 from models.labelling import add_clip
-from monitor.bundle import Manifest, find_bundle, load_bundle
+from monitor.bundle import Manifest, load_bundle
 from monitor.cli.console import ConfigPath, out
 from monitor.config import Config, EvidenceConfig, load_config
 from monitor.delivery.media import PART, MediaFolder
 from monitor.delivery.outbox import Outbox
 from monitor.errors import InputInvalid
 from monitor.events.evidence import clip_name
+from monitor.model_keeper import configured_bundle
 
 
 def label(
@@ -40,7 +41,7 @@ def label(
     """
     loaded = load_config(config)
     message = _message_of(loaded, alert_id)
-    manifest = load_bundle(find_bundle(loaded.model.bundle, loaded.folder)).manifest
+    manifest = load_bundle(configured_bundle(loaded)).manifest
     said = _checked_label(manifest, message["event"]["label"], happened=happened, named=named)
     clip = _find_clip(loaded.evidence, alert_id)
     group = f"{message['camera']['id']}/{message['time']['started_at'][:10]}"

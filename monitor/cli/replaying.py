@@ -19,6 +19,7 @@ from monitor.bundle import Bundle, find_bundle, load_bundle
 from monitor.cli.console import AsJson, err, out, speak
 from monitor.config import Config, EventsConfig, ModelConfig, ScoringConfig, check_against_model, load_config
 from monitor.errors import InputInvalid
+from monitor.model_keeper import configured_bundle
 from monitor.replay import Replayed, replay_video
 from monitor.roster import alert_context
 from monitor.scoring.engine import OpenedEngine, open_configured
@@ -77,8 +78,9 @@ def replay(
 
 
 def _bundle(settings: Config | None, name: str | None) -> Bundle:
-    folder = settings.folder if settings else Path.cwd()
-    return load_bundle(find_bundle(name or (settings.model.bundle if settings else "fight"), folder))
+    if settings is not None and name is None:
+        return load_bundle(configured_bundle(settings))
+    return load_bundle(find_bundle(name or "fight", settings.folder if settings else Path.cwd()))
 
 
 def _open(bundle: Bundle, model: ModelConfig) -> OpenedEngine:

@@ -63,6 +63,7 @@ class Config(BaseSettings):
     http: HttpConfig = HttpConfig()
     logs: LogsConfig = LogsConfig()
 
+    _path: Path = PrivateAttr(default=Path("config.toml"))
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     @classmethod
@@ -85,6 +86,11 @@ class Config(BaseSettings):
         if repeated:
             raise ValueError(f"camera ids repeat: {', '.join(repeated)}")
         return cameras
+
+    @property
+    def path(self) -> Path:
+        """The configuration file, as it was given: for messages."""
+        return self._path
 
     @property
     def folder(self) -> Path:
@@ -129,6 +135,7 @@ def load_config(path: Path) -> Config:
         raise ConfigInvalid(path, [*problems_of(exc, values, Config), *unread]) from None
     if unread:
         raise ConfigInvalid(path, unread)
+    config._path = path
     config._folder = path.resolve().parent
     return config
 

@@ -175,7 +175,7 @@ class Database:
         [(version,)] = connection.execute("PRAGMA user_version").fetchall()
         [(tables,)] = connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchall()
         if tables and application != APPLICATION_ID:
-            raise OutboxUnavailable(self.path, "it is another program's database")
+            raise OutboxUnavailable(self.path, "it is another program's database; give outbox.path another file")
         if version > self._version:
             raise OutboxUnavailable(self.path, f"a newer program wrote it (format {version}, known {self._version})")
         _look_for_damage(connection)
@@ -252,7 +252,9 @@ def _claim(path: Path) -> int:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         os.close(handle)
-        raise OutboxUnavailable(path, "another monitor uses it") from exc
+        raise OutboxUnavailable(
+            path, "another monitor uses it; stop that one, or give outbox.path another file"
+        ) from exc
     return handle
 
 

@@ -119,10 +119,14 @@ class TestBadInput:
         assert "Traceback" not in output
 
     def test_a_bundle_that_is_not_there(self, tmp_path):
-        config = configuration(tmp_path, [{"id": "yard", "url": "rtsp://127.0.0.1:1/x"}], bundle="nothing")
-        code, output = run_command("run", "--config", str(config))
-        assert code == 2
-        assert "shipped bundles (demo, fight)" in output
+        camera = {"id": "yard", "url": "rtsp://127.0.0.1:1/x"}
+        for model in ({"bundle": "nothing"}, {"bundle": "demo", "shadow": "nothing"}):
+            config = configuration(tmp_path, [camera], model=model, bundle="demo")
+            code, output = run_command("run", "--config", str(config))
+            assert code == 2
+            assert f"{config}: 1 problem" in output
+            assert f"model.{list(model)[-1]}: nothing: no bundle here" in output
+            assert "shipped bundles (demo, fight)" in output
 
     def test_a_label_that_the_model_does_not_have(self, tmp_path):
         camera = {"id": "yard", "url": "rtsp://127.0.0.1:1/x", "labels": ["fall"]}
