@@ -27,7 +27,7 @@ from models.entries import VIDEO_ENDINGS
 from monitor.bundle import BACKBONE_INPUT, Bundle, Manifest
 from monitor.capture.sampler import Sampler
 from monitor.capture.source import read_video
-from monitor.errors import InputInvalid
+from monitor.errors import InputInvalid, extra_missing
 from monitor.scoring import onnxruntime, openvino
 
 EXACT_SHARES = (0.2, 0.35, 0.5)
@@ -151,9 +151,7 @@ def _library() -> Any:
     try:
         import nncf
     except ImportError as exc:
-        raise InputInvalid(
-            "--precision int8", f"{exc.name} is not installed; pip install 'video-event-monitor[compile]'"
-        ) from exc
+        raise extra_missing("--precision int8", exc, "compile") from exc
     nncf.set_log_level(logging.ERROR)
     return nncf
 

@@ -89,6 +89,13 @@ class InputInvalid(MonitorError):
         super().__init__(f"{what}: {reason}")
 
 
+def extra_missing(what: str, missing: ImportError, extra: str) -> InputInvalid:
+    """Return the error for what needs a library that only an extra of the package brings."""
+    return InputInvalid(
+        what, f"{missing.name} is not installed; in the checkout: pip install -c constraints.txt '.[{extra}]'"
+    )
+
+
 class SourceFailed(MonitorError):
     """One camera's stream failed. The message never holds credentials.
 

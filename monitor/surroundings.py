@@ -53,15 +53,16 @@ def monitor_serves(http: HttpConfig) -> bool:
 
 def _folder_problems(config: Config) -> Iterator[Problem]:
     store = config.outbox.path
-    reason = f"{store} is a folder; name a file" if store.is_dir() else _why_not_written(store.parent)
+    reason = f"{store} is a folder; name a file" if store.is_dir() else why_not_written(store.parent)
     if reason:
         yield Problem("outbox.path", reason)
-    reason = _why_not_written(config.evidence.folder) if config.evidence.enabled else ""
+    reason = why_not_written(config.evidence.folder) if config.evidence.enabled else ""
     if reason:
         yield Problem("evidence.folder", reason)
 
 
-def _why_not_written(folder: Path) -> str:
+def why_not_written(folder: Path) -> str:
+    """Return why a folder cannot be made or written; empty when it can. What is made to find out is removed again."""
     made: list[Path] = []
     try:
         made = [each for each in (folder, *folder.parents) if not each.exists()]

@@ -14,7 +14,7 @@ from rich.markup import escape
 from monitor.bundle import MANIFEST, Bundle, find_bundle, load_bundle
 from monitor.cli.console import AsJson, err, out, speak
 from monitor.config import Config, ModelConfig, load_config
-from monitor.errors import InputInvalid
+from monitor.errors import InputInvalid, extra_missing
 from monitor.scoring.cache import EngineCache
 from monitor.scoring.door import Door, Precision
 from monitor.scoring.engine import half_of_the_cores
@@ -28,7 +28,7 @@ def compile_bundle(
     ] = "openvino",
     precision: Annotated[
         Literal["fp32", "fp16", "bf16", "int8"] | None,
-        typer.Option("--precision", help="What the backbone is to reckon in; left out, --report alone is done."),
+        typer.Option("--precision", help="What the backbone is to compute in; left out, --report alone is done."),
     ] = None,
     calibrate: Annotated[
         Path | None,
@@ -60,8 +60,8 @@ def compile_bundle(
 ) -> None:
     """Make a bundle ready for this machine in a lower precision; `precision = "auto"` then takes it where it is faster.
 
-    What does not reproduce the bundle's golden outputs is not kept. Needs the extra `compile`:
-    pip install 'video-event-monitor[compile]'.
+    What does not reproduce the bundle's golden outputs is not kept. Needs the extra `compile`; in the checkout:
+    `pip install -c constraints.txt '.[compile]'`.
 
     Examples: `monitor compile fight --precision int8 --calibrate clips`,
     `monitor compile fight --engine tensorrt --precision fp16`, `monitor compile fight --report clips`
@@ -131,6 +131,4 @@ def _compiling_room() -> Any:
     try:
         return import_module("models.compiling")
     except ModuleNotFoundError as exc:
-        raise InputInvalid(
-            "compile", f"{exc.name} is not installed; pip install 'video-event-monitor[compile]'"
-        ) from exc
+        raise extra_missing("monitor compile", exc, "compile") from exc

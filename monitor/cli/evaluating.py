@@ -36,7 +36,7 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge labelled clips, and recordings with events, by a bundle; or its recipe in folds by group.
+    """Measure a bundle on labelled clips or recordings; --folds cross-validates its recipe.
 
     Clips give accuracy, ROC-AUC, and precision, recall and F1 of each label, with 95% intervals from a bootstrap over
     groups. Recordings that events.csv names (path,start_seconds,end_seconds,label; a path alone holds no event) go
@@ -47,7 +47,7 @@ def evaluate(
     `monitor evaluate clips.csv --model models/bundles/mine --folds 5`
     """
     speak(None)
-    room = training_room()
+    room = training_room("monitor evaluate")
     bundle = load_bundle(find_bundle(model, Path.cwd()))
     if plot is not None and not room.evaluation.holds_recordings(data):
         raise InputInvalid("--plot", f"draws what recordings give, and {data} has no events.csv")

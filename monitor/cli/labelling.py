@@ -22,7 +22,9 @@ from monitor.model_keeper import configured_bundle
 
 def label(
     alert_id: Annotated[str, typer.Argument(help="The alert's id, as `monitor alerts` and the page show it.")],
-    happened: Annotated[bool, typer.Option("--true/--false", help="Whether the event happened.", show_default=False)],
+    happened: Annotated[
+        bool | None, typer.Option("--true/--false", help="Whether the event happened: one of the two.")
+    ] = None,
     named: Annotated[
         str, typer.Option("--label", "-l", help="With --true: what happened, where it was not what the alert says.")
     ] = "",
@@ -39,6 +41,8 @@ def label(
     Examples: `monitor label 1b0c6f0a-… --false --into clips`, `monitor label 1b0c6f0a-… --true --label fall`, then
     `monitor train clips --out models/bundles/mine --resume`
     """
+    if happened is None:
+        raise InputInvalid("--true or --false", "say whether the event happened")
     loaded = load_config(config)
     message = _message_of(loaded, alert_id)
     manifest = load_bundle(configured_bundle(loaded)).manifest

@@ -13,7 +13,8 @@ from rich.markup import escape
 
 from monitor.bundle import load_bundle
 from monitor.cli.console import err, speak
-from monitor.errors import BundleInvalid, InputInvalid
+from monitor.errors import BundleInvalid, InputInvalid, extra_missing
+from monitor.surroundings import why_not_written
 
 
 def train(
@@ -36,15 +37,20 @@ def train(
         typer.Option("--resume", help="Go on where an interrupted run stopped; with new clips, from what it learned."),
     ] = False,
 ) -> None:
-    """Make a bundle of labelled clips. Needs the extra `train`: pip install 'video-event-monitor[train]'.
+    """Make a bundle of labelled clips.
+
+    Needs the extra `train`; in the checkout: `pip install -c constraints.txt '.[train]'`.
 
     Ctrl-C leaves a checkpoint of the last whole epoch, and says the command that goes on from there to the same result.
 
-    Examples: `monitor train clips --out models/bundles/mine`, with clips/fight/*.mp4 and clips/normal/*.mp4;
+    Examples: `monitor train clips --out models/bundles/mine`, with `clips/fight/*.mp4` and `clips/normal/*.mp4`;
     `monitor train clips.csv --out models/bundles/mine --resume`
     """
     speak(None)
-    room = training_room()
+    room = training_room("monitor train")
+    reason = why_not_written(out_folder)
+    if reason:
+        raise InputInvalid("--out", reason)
     told = room.card.Provenance(
         data=f"`{data.name}`", licence=licence, command=_command(), version=next_version(out_folder)
     )
@@ -87,8 +93,8 @@ def _command(*more: str) -> str:
     return shlex.join(["monitor", *arguments, *more])
 
 
-def training_room() -> Any:
-    """Load the room that needs torch.
+def training_room(command: str) -> Any:
+    """Load the room that needs torch, for a command.
 
     Raises:
         InputInvalid: the extra is not installed.
@@ -97,7 +103,5 @@ def training_room() -> Any:
         for name in ("training", "evaluation", "recordings", "recipe", "card", "tables", "curve"):
             import_module(f"models.{name}")
     except ModuleNotFoundError as exc:
-        raise InputInvalid(
-            "training", f"{exc.name} is not installed; pip install 'video-event-monitor[train]'"
-        ) from exc
+        raise extra_missing(command, exc, "train") from exc
     return import_module("models")

@@ -21,7 +21,7 @@ class ModelConfig(Section):
     """What runs it; auto tries TensorRT, then OpenVINO, then ONNX Runtime, and takes the first that reproduces the
     bundle's golden outputs."""
     precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
-    """What the backbone reckons in; auto takes what is measured fastest of those that reproduce the golden outputs; a
+    """What the backbone computes in; auto takes what is measured fastest of those that reproduce the golden outputs; a
     replay then takes fp32, so that its answers do not depend on the measurement. fp16 and int8 need `monitor compile`
     once; where it was not run, fp32 serves and a log line says so."""
     cache: Path = Path("var/engines")

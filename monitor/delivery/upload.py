@@ -16,7 +16,7 @@ from typing import Any
 from monitor.config import EvidenceConfig
 from monitor.deadline import Deadline
 from monitor.delivery.media import MediaFolder
-from monitor.errors import InputInvalid
+from monitor.errors import extra_missing
 from monitor.telemetry.redaction import Redactor
 
 LOOK_SECONDS = 2.0
@@ -64,9 +64,7 @@ class Uploader:
             self._fsspec = import_module("fsspec")
             import_module("s3fs")
         except ModuleNotFoundError as exc:
-            raise InputInvalid(
-                "evidence.upload_url", f"{exc.name} is not installed; pip install 'video-event-monitor[s3]'"
-            ) from exc
+            raise extra_missing("evidence.upload_url", exc, "s3") from exc
         self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
 
     def start(self) -> None:

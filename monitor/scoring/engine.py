@@ -233,7 +233,7 @@ def _open_behind(door: Door, bundle: Bundle, wanted: Precision | None, *, thread
     """Judge the bundle in FP32, then serve what is asked for, or the fastest of what holds."""
     known = door.precisions(bundle)
     if wanted is not None and wanted not in known and wanted not in COMPILED:
-        raise EngineUnavailable(door.name, f"cannot reckon in {wanted.value} on this machine")
+        raise EngineUnavailable(door.name, f"cannot compute in {wanted.value} on this machine")
     exact = open_checked(door, bundle, Precision.FP32, threads=threads)
     if wanted is Precision.FP32:
         return exact

@@ -304,7 +304,7 @@ def test_a_precision_that_is_asked_for_serves_whatever_its_speed(tiny_bundle: Bu
 
 
 def test_a_precision_that_cannot_be_had_says_why(tiny_bundle: Bundle) -> None:
-    with pytest.raises(EngineUnavailable, match=r"^engine onnxruntime: cannot reckon in bf16 on this machine"):
+    with pytest.raises(EngineUnavailable, match=r"^engine onnxruntime: cannot compute in bf16 on this machine"):
         open_engine(tiny_bundle, preference="onnxruntime", threads=1, precision="bf16")
 
 
