@@ -32,6 +32,11 @@ SETTLED_SECONDS = 10.0
 """A stream that ran this long counts as well: after its next failure the waits begin small again."""
 UNDECODABLE_SECONDS = 15.0
 """Packets without a frame for this long are a failure. A new connection in mid-GOP has to wait for a keyframe."""
+IDLE_REST_SECONDS = 0.2
+"""So long an idle camera's packets are left to gather: to read a few in a row costs less than to wake for each. It is
+seen to move by so much later at most."""
+WAITED_SECONDS = 0.002
+"""Who waited so long for a packet has read all that had come."""
 OVERDUE_SECONDS = 0.75
 """How much later than FFmpeg's own time-out a hanging call counts as lost."""
 REFUSED_JITTER = 0.1
@@ -182,6 +187,8 @@ class CameraLoop:
                 if self._tally.due():
                     self._report_counts()
                     self._settle()
+                if self._intake.rests and source.waited_seconds >= WAITED_SECONDS:
+                    self._stop.wait(IDLE_REST_SECONDS)
 
     def _take(self, arrived: Arrived) -> None:
         size = arrived.packet.size

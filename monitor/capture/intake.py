@@ -137,6 +137,11 @@ class Intake:
         """Where the gate stands."""
         return GateState.OFF if self._gate is None else self._gate.state
 
+    @property
+    def rests(self) -> bool:
+        """Whether the next packets are only kept, as far as can be told now."""
+        return self._look is None and self._gate is not None and self._gate.state is GateState.IDLE
+
     def take_counts(self) -> IntakeCounts:
         """Return what was counted and begin anew."""
         counts, self._counts = self._counts, IntakeCounts()

@@ -96,6 +96,8 @@ class Source:
         self._timeout_seconds = timeout_seconds
         self.software_because = software_because
         """Why it is decoded in software although hardware was asked for; empty when it is as asked."""
+        self.waited_seconds = 0.0
+        """How long the newest packet was waited for."""
         self.stream = stream
         self.context = stream.codec_context
         self._time_base = stream.time_base or Fraction(1, 90_000)
@@ -141,10 +143,11 @@ class Source:
                     pace.wait_for(packet)
                 if stop.is_set():
                     return
-                silent = time.monotonic() - last
-                if pace is None and silent > self._timeout_seconds:
+                self.waited_seconds = time.monotonic() - last
+                if pace is None and self.waited_seconds > self._timeout_seconds:
                     # FFmpeg met its time-out, and gave the picture that its parser held back instead of saying so.
-                    raise failed(self._camera, FailureReason.STALLED, f"no picture came for {silent:.1f} s")
+                    detail = f"no picture came for {self.waited_seconds:.1f} s"
+                    raise failed(self._camera, FailureReason.STALLED, detail)
                 now = time.time()
                 yield Arrived.of(packet, now if began is None else began, self._time_base)
                 began = now if self._is_one_late else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -84,6 +85,9 @@ def test_a_gate_costs_no_event_and_little_else(
     assert packets > 2 * FPS
     assert frames < 0.25 * packets, "a keyframe in two seconds, and the one or two frames that its sample needs"
     assert sum(c.frames_skipped for c in idle) > 0.5 * packets
+
+    late = [s.time_seconds - s.camera_seconds for s in gated.samples if s.idle and s.camera_seconds is not None]
+    assert abs(statistics.median(late)) < 0.5 / FPS, "the clock of both is one; an idle camera rests between reads"
 
     woken = next(
         at
