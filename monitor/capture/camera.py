@@ -32,7 +32,7 @@ SETTLED_SECONDS = 10.0
 """A stream that ran this long counts as well: after its next failure the waits begin small again."""
 UNDECODABLE_SECONDS = 15.0
 """Packets without a frame for this long are a failure. A new connection in mid-GOP has to wait for a keyframe."""
-IDLE_REST_SECONDS = 0.2
+IDLE_REST_SECONDS = 0.3
 """So long an idle camera's packets are left to gather: to read a few in a row costs less than to wake for each. It is
 seen to move by so much later at most."""
 WAITED_SECONDS = 0.002

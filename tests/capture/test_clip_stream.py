@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -185,7 +187,10 @@ def clip_threads() -> list[str]:
 def test_packets_that_nobody_decodes_have_the_times_of_their_pictures(
     stream_files: StreamFiles, start_rtsp: StartRtsp, tmp_path: Path
 ) -> None:
-    """One stream read twice, decoded and not; a picture is told by its bytes, which come again every two seconds."""
+    """One stream read twice, decoded and not; a picture is told by its bytes, which come again every two seconds.
+
+    A reader that a busy machine starves knows the delay less well for some seconds, so they may take a while to agree.
+    """
     server = start_rtsp({"yard": stream_files.mount(shared=True)})
     camera = CameraConfig(id="yard", url=server.url("yard"))
     plan = CapturePlan(SETTINGS, FPS, SHAPE, EvidencePlan(tmp_path, 10.0, 1_000_000))
@@ -197,16 +202,21 @@ def test_packets_that_nobody_decodes_have_the_times_of_their_pictures(
     threads = [threading.Thread(target=loop.run, daemon=True) for loop in loops]
     for thread in threads:
         thread.start()
-    wait_for(lambda: all(len(ring.since(0)) > 75 for ring in (decoded, read)), 40.0)
-    for loop, thread in zip(loops, threads, strict=True):
-        loop.stop()
-        thread.join(2.0)
-    apart = [
-        min(abs(other.seconds - one.seconds) for other in read.since(0) if other.payload == one.payload)
-        for one in decoded.since(0)[-50:-5]  # of a time at which both loops ran, whichever connected first
-    ]
-    assert len(apart) == 45
-    assert max(apart) < 0.03
+
+    def apart() -> list[float]:
+        """Return how far the times of the newest pictures lie apart, as far as both have read them."""
+        times = defaultdict(list)
+        for packet in read.since(0):
+            times[packet.payload].append(packet.seconds)
+        newest = decoded.since(0)[-50:-5]
+        return [min((abs(seconds - one.seconds) for seconds in times[one.payload]), default=math.inf) for one in newest]
+
+    try:
+        wait_for(lambda: len(found := apart()) == 45 and max(found) < 0.03, 60.0)
+    finally:
+        for loop, thread in zip(loops, threads, strict=True):
+            loop.stop()
+            thread.join(2.0)
 
 
 def test_a_file_as_large_stream_and_a_stop_in_mid_read(tmp_path: Path) -> None:
