@@ -46,14 +46,28 @@ class InputPicture(nn.Module):
 
     `picture`: the newest picture, centred; C = 3. `difference`: newest less previous; with two pictures in
     colour (C = 3), with more the K - 1 differences of neighbours in grey (C = K - 1), oldest first.
+
+    Args:
+        kind: as above.
+        pictures: K.
+        scale: grey levels that become 1.0.
+        deviations: of differences: so many times their root mean square, over all of a sample, become 1.0 instead,
+            where that is more than `scale`. None: `scale` throughout.
     """
 
-    def __init__(self, kind: Literal["picture", "difference"], pictures: int, scale: float) -> None:
+    def __init__(
+        self,
+        kind: Literal["picture", "difference"],
+        pictures: int,
+        scale: float,
+        deviations: float | None = None,
+    ) -> None:
         super().__init__()
         self.kind = kind
         self.in_grey = kind == "difference" and pictures > 2
         self.channels = pictures - 1 if self.in_grey else 3
         self.scale = scale
+        self.deviations = deviations
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Return the input pictures."""
@@ -61,9 +75,14 @@ class InputPicture(nn.Module):
             return (pictures[:, -1].permute(0, 3, 1, 2).to(torch.float32) - 127.0) / self.scale
         levels = pictures.to(torch.float32) / self.scale
         differences = levels[:, 1:] - levels[:, :-1]
-        if self.in_grey:
-            return differences.mean(dim=4)
-        return differences[:, 0].permute(0, 3, 1, 2)
+        images = differences.mean(dim=4) if self.in_grey else differences[:, 0].permute(0, 3, 1, 2)
+        return images if self.deviations is None else images / self._strength(images, self.deviations)
+
+    @staticmethod
+    def _strength(images: Tensor, deviations: float) -> Tensor:
+        """Return by how much each sample's differences (N, C, H, W) are too strong: (N, 1, 1, 1), at least 1."""
+        deviation = images.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        return (deviations * deviation).clamp(min=1.0)
 
 
 class SmallBackbone(nn.Module):
@@ -193,6 +212,26 @@ class AttentionHead(nn.Module):
         return weights * present.to(weights.dtype)
 
 
+def build_head(
+    recipe: Recipe, embedding_size: int, labels: int, kind: type[AttentionHead] = AttentionHead
+) -> AttentionHead:
+    """Return a head after a recipe, for embeddings (N, T, D) and L labels.
+
+    Weights that are penalised begin at zero, as in regression: few steps would leave much of a random beginning.
+    """
+    head = kind(
+        embedding_size,
+        hops=recipe.hops,
+        units=recipe.attention_units,
+        labels=labels,
+        merge=recipe.merge,
+        dropout=recipe.dropout,
+    )
+    if recipe.classifier_penalty:
+        nn.init.zeros_(head.classifier.weight)
+    return head
+
+
 def attention_penalty(attention: Tensor) -> Tensor:
     """Return ‖A Aᵀ − I‖²_F (Frobenius, squared), the mean over the windows of A (N, R, T): a scalar.
 
@@ -208,17 +247,12 @@ class EventModel(nn.Module):
 
     def __init__(self, recipe: Recipe, labels: int) -> None:
         super().__init__()
-        self.input_picture = InputPicture(recipe.input_kind, recipe.sample.pictures, recipe.input_scale)
+        self.input_picture = InputPicture(
+            recipe.input_kind, recipe.sample.pictures, recipe.input_scale, recipe.input_deviations
+        )
         network = _build_backbone(recipe, self.input_picture.channels)
         self.backbone = network
-        self.head = AttentionHead(
-            cast(Backbone, network).embedding_size,
-            hops=recipe.hops,
-            units=recipe.attention_units,
-            labels=labels,
-            merge=recipe.merge,
-            dropout=recipe.dropout,
-        )
+        self.head = build_head(recipe, cast(Backbone, network).embedding_size, labels)
 
     @property
     def embedding_size(self) -> int:

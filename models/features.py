@@ -141,7 +141,8 @@ def _suffix(change: Change) -> str:
 
 def _key(model: EventModel) -> str:
     """Return a checksum of the backbone's weights and of how its input is made."""
-    digest = hashlib.sha256(f"{model.input_picture.kind} {model.input_picture.scale}".encode())
+    made = model.input_picture
+    digest = hashlib.sha256(f"{made.kind} {made.scale} {made.deviations}".encode())
     for tensor in model.backbone.state_dict().values():
         digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -33,6 +33,9 @@ class Recipe(BaseModel):
     """What the backbone sees of a sample: the newest picture, or how neighbouring pictures differ."""
     input_scale: Annotated[float, Field(gt=0.0)] = 128.0
     """Grey levels that become 1.0 at the backbone's input."""
+    input_deviations: Annotated[float, Field(gt=0.0)] | None = None
+    """Of a sample's differences: so many times their root mean square become 1.0 instead, where that is more. Large
+    figures close by and small ones far away, sharp and soft cameras, then look alike."""
     hops: Count = 4
     """R: rows of the attention."""
     attention_units: Count = 64
@@ -60,7 +63,7 @@ class Recipe(BaseModel):
     backbone_rate: Annotated[float, Field(gt=0.0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     classifier_penalty: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of ‖W‖² of the classifier in the loss, as in ridge and logistic regression: AdamW's decay is none."""
+    """Weight of ‖W‖² of the classifier in the loss, as in regression (AdamW's decay is no such thing)."""
     batch_windows: Count = 16
     averaging: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
     """How much of the running average of the weights each step keeps, while the backbone learns."""

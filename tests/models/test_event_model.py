@@ -94,6 +94,16 @@ def test_a_still_camera_gives_a_difference_of_nothing() -> None:
     assert (InputPicture("difference", 2, scale=32.0)(still) == 0.0).all()
 
 
+def test_differences_are_measured_by_their_own_strength_down_to_that_of_noise() -> None:
+    pictures = torch.zeros(3, 4, 8, 8, 3, dtype=torch.uint8)
+    for sample, step in enumerate((40, 20, 1)):
+        pictures[sample, :, :4] = torch.arange(4, dtype=torch.uint8)[:, None, None, None] * step
+    strong, weak, noise = InputPicture("difference", 4, scale=8.0, deviations=4.0)(pictures)
+    torch.testing.assert_close(strong, weak)
+    assert float(strong.square().mean().sqrt()) == pytest.approx(1 / 4)
+    assert noise.unique().tolist() == [0.0, 1 / 8], "4 x 0.7 grey levels are less than the scale"
+
+
 def test_picture_input_takes_the_newest() -> None:
     pictures = torch.zeros(1, 2, 4, 4, 3, dtype=torch.uint8)
     pictures[0, 1] = 255
