@@ -27,7 +27,7 @@ from torch import Tensor
 
 from models.checkpoints import Checkpoints
 from models.dataset import Clip, Dataset, read_dataset
-from models.event_model import AttentionHead, EventModel
+from models.event_model import AttentionHead, EventModel, build_head
 from models.features import clip_features
 from models.metrics import roc_auc
 from models.recipe import RECIPES, Recipe
@@ -39,7 +39,7 @@ PIECES = (4, 8)
 FOLDS = 5
 TAUGHT, TESTED = 2400, 600
 """Recordings of a fold. Few of them are learned by heart: each clip has to turn up in many."""
-TEACHING = {"frozen_epochs": 2, "batch_windows": 32, "early_stopping": False}
+TEACHING = {"frozen_epochs": 4, "batch_windows": 32, "early_stopping": False}
 """How the recipe is changed for so many recordings; nothing chooses an epoch."""
 
 
@@ -82,7 +82,7 @@ def main() -> None:
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
         cache = options.cache or Path(folder)
-        recipe = RECIPES["motion"].model_copy(update=TEACHING)
+        recipe = RECIPES["fight"].model_copy(update=TEACHING)
         dataset = read_dataset(options.data, recipe, cache=cache, console=console, prefix=options.prefix)
         model = EventModel(recipe, len(dataset.labels))
         features = clip_features(model, dataset.clips, cache=cache, console=console)
@@ -172,14 +172,7 @@ def teach(
     dataset = Dataset(Path("composed"), labels, tuple(recording.clip for recording in taught))
     features = [recording.features for recording in taught]
     torch.manual_seed(recipe.seed)
-    head = kind(
-        features[0].shape[1],
-        hops=recipe.hops,
-        units=recipe.attention_units,
-        labels=len(labels),
-        merge=recipe.merge,
-        dropout=recipe.dropout,
-    )
+    head = build_head(recipe, features[0].shape[1], len(labels), kind)
     head.standardise(torch.from_numpy(np.concatenate(features)))
     everyone = np.arange(len(taught))
     with tempfile.TemporaryDirectory() as folder:

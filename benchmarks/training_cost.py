@@ -27,7 +27,6 @@ from models.event_model import EventModel
 from models.features import clip_features
 from models.metrics import Measured, estimate, measure
 from models.recipe import RECIPES, Recipe
-from monitor.bundle import SampleShape
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "fight"
 ALL_FRAMES_FPS = 30.0
@@ -75,25 +74,20 @@ def main() -> None:
 def compare(data: Path, *, prefix: str, pixels: int, folds: int) -> dict[str, object]:
     """Train both ways, print the table and return the figures."""
     console = Console()
-    shape = RECIPES["motion"].sample
-    small = SampleShape(
-        pictures=shape.pictures,
-        context_spacing_seconds=shape.context_spacing_seconds,
-        width_pixels=pixels,
-        height_pixels=pixels,
-    )
-    sampled = RECIPES["motion"].model_copy(update={"sample": small, "mirror": False, "changed_copies": 0})
+    recipe = RECIPES["fight"]
+    shape = recipe.sample.model_copy(update={"width_pixels": pixels, "height_pixels": pixels})
+    sampled = recipe.model_copy(update={"sample": shape})
     factor = ALL_FRAMES_FPS / sampled.sample_fps
     slots = {"window_slots": round(sampled.window_slots * factor), "stride_slots": round(sampled.stride_slots * factor)}
     every = sampled.model_copy(update={"sample_fps": ALL_FRAMES_FPS, **slots})
     with tempfile.TemporaryDirectory() as folder:
-        read = [read_side(data, recipe, Path(folder), prefix=prefix) for recipe in (sampled, every)]
+        read = [read_side(data, each, Path(folder), prefix=prefix) for each in (sampled, every)]
         common = set.intersection(*({clip.entry.path for clip in dataset.clips} for dataset, _ in read))
         console.print(f"{len(common)} clips; those with fewer than 15 frames a second are left out on both sides")
         sides = []
-        for recipe, (dataset, seconds) in zip((sampled, every), read, strict=True):
+        for each, (dataset, seconds) in zip((sampled, every), read, strict=True):
             chosen = [number for number, clip in enumerate(dataset.clips) if clip.entry.path in common]
-            sides.append(run_side(dataset.subset(chosen), recipe, seconds, folds=folds, cache=Path(folder)))
+            sides.append(run_side(dataset.subset(chosen), each, seconds, folds=folds, cache=Path(folder)))
     return report(sides[0], sides[1], console)
 
 

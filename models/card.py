@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from monitor.bundle import CARD, Manifest
 
@@ -68,7 +70,7 @@ def _accuracy(manifest: Manifest) -> str:
     measured = manifest.measured
     accuracy, auc = measured["validation_accuracy"], measured["validation_auc"]
     lines = [
-        "On the groups kept aside from training (they chose the epoch, temperature and thresholds, so this flatters):",
+        _aside(manifest.training["recipe"]),
         "",
         f"- {measured['validation_clips']} clips of {measured['validation_groups']} groups",
         f"- clip accuracy {_share(accuracy)}",
@@ -84,6 +86,12 @@ def _accuracy(manifest: Manifest) -> str:
         f"accuracy {_share(measured['floor_accuracy'])} and ROC-AUC {_figure(measured['floor_auc'])} in folds by group."
     )
     return "\n".join([*lines, "", floor])
+
+
+def _aside(recipe: Mapping[str, Any]) -> str:
+    chose = "the epoch, temperature" if recipe["early_stopping"] else "temperature"
+    then = "; after that they taught as well" if recipe["refit"] else ""
+    return f"On the groups kept aside from training (they chose {chose} and thresholds, so this flatters){then}:"
 
 
 def _share(estimate: list[float]) -> str:

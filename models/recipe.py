@@ -109,18 +109,16 @@ class Recipe(BaseModel):
 
 
 RECIPES = {
-    "fight": Recipe(input_scale=32.0, false_alarm_share=0.05),
-    "motion": Recipe(
+    "fight": Recipe(
         sample=SampleShape(pictures=4, context_spacing_seconds=1 / 15, width_pixels=192, height_pixels=192),
-        input_scale=32.0,
+        input_scale=8.0,
+        input_deviations=4.0,
         standardise=True,
         frozen_epochs=15,
         early_stopping=False,
-        changed_copies=1,
-        zoom=0.35,
-        brightness=0.3,
-        backwards_share=0.3,
-        compressed_share=0.3,
+        attention_rate=1e-4,
+        classifier_penalty=0.1,
+        mirror=False,
         false_alarm_share=0.05,
         refit=True,
     ),

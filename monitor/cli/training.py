@@ -21,7 +21,7 @@ def train(
     data: Annotated[Path, typer.Argument(help="A folder for each label, or a CSV with path,label[,group].")],
     out_folder: Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder; its name becomes the model's.")],
     recipe: Annotated[
-        str, typer.Option("--recipe", help="How to train: fight or motion (from ImageNet weights), demo (small).")
+        str, typer.Option("--recipe", help="How to train: fight (from ImageNet weights) or demo (small).")
     ] = "fight",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without unusable clips.")] = False,
     prefix: Annotated[str, typer.Option("--prefix", help="Take only files whose name begins with it.")] = "",
