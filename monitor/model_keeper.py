@@ -48,6 +48,8 @@ class Refusal:
 
 
 Signature = tuple[object, ...]
+NO_SHADOW: Signature = ("none",)
+"""In place of the signature of one that was refused or has failed: it is tried again when asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,10 @@ class ModelKeeper:
         """
         self._serving, self._opened_as = model, None
 
+    def shadow_failed(self) -> None:
+        """Say that the shadow has failed: it is opened anew when asked, even where nothing has changed."""
+        self._shadow = NO_SHADOW
+
     def stop(self, deadline: Deadline) -> None:
         """Look no more. A model that is just being opened is left to itself: its library cannot be interrupted."""
         self._stopping.set()
@@ -210,7 +216,7 @@ class ModelKeeper:
         try:
             model = open_shadow(config, self._serving.bundle.manifest, self._open_model)
         except NO_MODEL as exc:
-            self._shadow = ("refused",)
+            self._shadow = NO_SHADOW
             self._on_refusal(Refusal("shadow_refused", _one_line(exc), config.model.shadow))
             return
         self._on_shadow(model)

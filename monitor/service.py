@@ -37,7 +37,7 @@ from monitor.reload import applied, changes_between
 from monitor.reporting import Reporter
 from monitor.roster import Roster
 from monitor.scoring.batcher import ModelStage, ModelStep, Scorer
-from monitor.scoring.shadow import Shadow
+from monitor.scoring.shadow import Shadow, ShadowReport
 from monitor.signals import signals_told
 from monitor.telemetry.metrics import Metrics
 from monitor.web.app import Page
@@ -381,8 +381,13 @@ class Service:
             self._scorer.set_shadow(None)
             return
         log.info("shadow_opened", model=shadow.title, engine=shadow.opened.engine.name)
-        engine, report = shadow.opened.engine, self._reporter.shadow
+        engine, report = shadow.opened.engine, self._note_shadow
         self._scorer.set_shadow(Shadow(shadow.bundle, engine, self._config.scoring, on_report=report))
+
+    def _note_shadow(self, report: ShadowReport) -> None:
+        self._reporter.shadow(report)
+        if report.failure:
+            self._keeper.shadow_failed()
 
     def _committed(self, commitment: Commitment) -> None:
         self._reporter.commitment(commitment)

@@ -162,7 +162,7 @@ def test_a_shadow_comes_is_refused_and_goes(kept, tmp_path: Path) -> None:
 
 
 def test_a_shadow_is_looked_at_again_with_a_signal(kept, tmp_path: Path) -> None:
-    """One that was refused is tried again, one whose files have changed is opened anew, any other is left alone."""
+    """One that was refused is tried again, one that has changed or failed opened anew, any other left alone."""
     _, config, keeper, told = kept
     folder = tmp_path / "second"
     asked = config.model_copy(update={"model": config.model.model_copy(update={"shadow": str(folder)})})
@@ -177,7 +177,10 @@ def test_a_shadow_is_looked_at_again_with_a_signal(kept, tmp_path: Path) -> None
     write_manifest(folder, TINY.model_copy(update={"version": "3"}))
     keeper.look_again(asked)
     wait_until(lambda: len(told.shadows) == 2)
-    assert [shadow.title for shadow in told.shadows if shadow] == ["tiny 2", "tiny 3"]
+    keeper.shadow_failed()
+    keeper.look_again(asked)
+    wait_until(lambda: len(told.shadows) == 3)
+    assert [shadow.title for shadow in told.shadows if shadow] == ["tiny 2", "tiny 3", "tiny 3"]
     assert len(told.refusals) == 1
 
 

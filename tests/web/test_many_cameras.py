@@ -70,7 +70,9 @@ def tell_everything(reporter: Reporter, camera: str) -> None:
     score = make_score(0, 0.25)
     window = _renamed(score.window, camera)
     score = type(score)(window, np.array([0.75, 0.25], np.float32), score.attention)
-    reporter.decision(Decision(score, "fight 1", (), 0.0001, 1.5, {"short": 1, "cool_down": 2}))
+    reporter.decision(
+        Decision(score, "fight 1", (), 0.0001, 1.5, {"short": 1, "cool_down": 2}, scores={"scuffle": 0.25})
+    )
     alerts = tuple(
         Alert(f"id-{phase}", 0, camera, "scuffle", phase, time.time(), "alerts", (), b"{}") for phase in Phase
     )
