@@ -140,7 +140,8 @@ def test_an_empty_password_is_refused(tmp_path, monkeypatch, given):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    assert "cannot be read" in problems(tmp_path / "none.toml")["file"]
+    told = problems(tmp_path / "none.toml")["file"]
+    assert told.startswith("cannot be read: No such file or directory; give --config FILE or MONITOR_CONFIG, or begin")
 
 
 def test_the_environment_wins_over_the_file(tmp_path, monkeypatch):

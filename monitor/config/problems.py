@@ -20,16 +20,16 @@ KINDS = {
     "dict": "a table of its own",
     "float": "a number",
     "int": "a whole number",
-    "path": "a path in quotes",
-    "string": "a text in quotes",
     "tuple": "a list in [ ]",
 }
+TEXTS = {"path": "a path in quotes", "string": "a text in quotes"}
+"""A number in place of one is not shown: a password may consist of digits."""
 BOUNDS = {
-    "greater_than": "must be more than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "literal_error": "must be {expected}",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "literal_error": "{expected}",
 }
 LENGTHS = {
     "string_too_long": "must have at most {max_length} characters",
@@ -97,9 +97,14 @@ def _reason(error: ErrorDetails, settings: type[BaseModel]) -> str:
         return PATTERNS.get(str(location[-1]), error["msg"])
     if kind in LENGTHS:
         return LENGTHS[kind].format(**context)
-    wanted = KINDS.get(kind.partition("_")[0])
-    plain = f"must be {wanted}" if wanted else BOUNDS[kind].format(**context) if kind in BOUNDS else ""
-    return plain + _shown(error["input"]) if plain else error["msg"].removeprefix("Value error, ")
+    family = kind.partition("_")[0]
+    if family in TEXTS:
+        return f"must be {TEXTS[family]}"
+    if family in KINDS:
+        return f"must be {KINDS[family]}{_shown(error['input'])}"
+    if kind in BOUNDS:
+        return f"must be {BOUNDS[kind].format(**context)}{_shown(error['input'])}"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _shown(value: object) -> str:
@@ -114,12 +119,15 @@ def _unknown(location: Location, settings: type[BaseModel]) -> str:
     name, top = str(location[-1]), len(location) == 1
     for near in get_close_matches(name.lower(), _keys_at(location[:-1], settings), n=1, cutoff=0.7):
         section = top and section_of(settings.model_fields[near])
-        spelled = "[[cameras]]" if top and near == "cameras" else f"[{near}]" if section else near
-        return f"unknown key; did you mean {spelled}?"
+        return f"unknown key; did you mean {_header(near) if section else near}?"
     elsewhere = [(section, key) for section in settings.model_fields for key in _keys_at((section,), settings)]
     close = get_close_matches(name.lower(), [key for _, key in elsewhere], n=1, cutoff=0.7)
-    homes = [f"{section}.{key}" for section, key in elsewhere if [key] == close]
+    homes = [f"{key} below {_header(section)}" for section, key in elsewhere if [key] == close]
     return f"unknown key; did you mean {homes[0]}?" if len(homes) == 1 else "unknown key"
+
+
+def _header(section: str) -> str:
+    return "[[cameras]]" if section == "cameras" else f"[{section}]"
 
 
 def _keys_at(location: Location, settings: type[BaseModel]) -> list[str]:

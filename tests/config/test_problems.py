@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.test_config import ONE_CAMERA, problems, write
@@ -11,7 +13,8 @@ from tests.test_config import ONE_CAMERA, problems, write
     ("text", "key", "reason"),
     [
         ('[model]\nbundel = "fight"', "model.bundel", "unknown key; did you mean bundle?"),
-        ('bundel = "fight"', "bundel", "unknown key; did you mean model.bundle?"),
+        ('bundel = "fight"', "bundel", "unknown key; did you mean bundle below [model]?"),
+        ('url = "rtsp://camera.example/"', "url", "unknown key; did you mean url below [[cameras]]?"),
         ("[captur]\nworkers = 1", "captur", "unknown key; did you mean [capture]?"),
         ("[zzz]\nworkers = 1", "zzz", "unknown key"),
         (
@@ -25,7 +28,7 @@ from tests.test_config import ONE_CAMERA, problems, write
         ("[capture]\nretry_max_seconds = 0", "capture.retry_max_seconds", "must be more than 0, not 0"),
         ("[health]\ndark_seconds = 'x'", "health.dark_seconds", "must be a number, not 'x'"),
         ("[evidence]\nenabled = 'maybe'", "evidence.enabled", "must be true or false, not 'maybe'"),
-        ("[evidence]\nfolder = 3", "evidence.folder", "must be a path in quotes, not 3"),
+        ("[evidence]\nfolder = 3", "evidence.folder", "must be a path in quotes"),
         ("[logs]\nlevel = true", "logs.level", "must be 'debug', 'info', 'warning' or 'error', not true"),
         ("[events]\nthresholds = 3", "events.thresholds", "must be a table of its own, not 3"),
         ("logs = 'info'", "logs", "must be a table with the keys level, format"),
@@ -47,7 +50,11 @@ def test_single_brackets_are_told(tmp_path):
 
 
 def test_a_wrong_value_that_may_hold_a_secret_is_not_shown(tmp_path):
-    wrong = ONE_CAMERA + 'transport = "rtsp://anna:hunter2@camera.example/"\ntags = ["a", {hunter2 = 1}]\n'
+    wrong = (
+        ONE_CAMERA
+        + 'password_env = 1234567\ntransport = "rtsp://anna:hunter2@camera.example/"\ntags = ["a", {hunter2 = 1}]\n'
+    )
     found = problems(write(tmp_path, wrong))
     assert found["cameras[0] (yard).transport"] == "must be 'tcp' or 'udp'"
-    assert "hunter2" not in str(found)
+    assert found["cameras[0] (yard).password_env"] == "must be a text in quotes"
+    assert not {"hunter2", "1234567"} & set(re.findall(r"\w+", str(found)))
