@@ -99,7 +99,7 @@ def test_a_verdict_can_be_corrected(told, tmp_path):
     [
         (["--true", "--label", "brawl"], "label 'brawl': the model demo tells of scuffle; --label names one of them"),
         (["--false", "--label", "scuffle"], "--label: --false means that nothing happened (normal)"),
-        ([], "Missing option"),
+        ([], "--true or --false"),
     ],
 )
 def test_a_verdict_that_makes_no_sense_changes_nothing(told, tmp_path, arguments, message):
