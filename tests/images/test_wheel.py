@@ -100,7 +100,7 @@ def test_there_is_no_torch_and_not_too_much_of_the_rest(installed):
 
 def test_check_passes_from_another_folder(installed, tmp_path):
     for bundle in ("demo", "fight"):
-        text = f'[model]\nbundle = "{bundle}"\n[[cameras]]\nid = "yard"\nurl = "rtsp://192.0.2.10/stream1"\n'
+        text = f'[model]\nbundle = "{bundle}"\n[http]\nport = 0\n[[cameras]]\nid = "yard"\nurl = "rtsp://192.0.2.10/stream1"\n'
         (tmp_path / "config.toml").write_text(text)
         done = installed.run("monitor", "check", folder=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
