@@ -73,6 +73,12 @@ def test_the_classifier_reads_the_rows_side_by_side_or_their_mean(merge: str, in
     assert head(torch.randn(2, 4, 8), torch.ones(2, 4, dtype=torch.bool))[0].shape == (2, 2)
 
 
+def test_a_penalised_classifier_begins_at_zero() -> None:
+    free, penalised = (RECIPES["demo"].model_copy(update={"classifier_penalty": weight}) for weight in (0.0, 0.1))
+    assert EventModel(free, labels=2).head.classifier.weight.abs().max() > 0.0
+    assert EventModel(penalised, labels=2).head.classifier.weight.abs().max() == 0.0
+
+
 def test_a_difference_is_newest_less_previous() -> None:
     pictures = torch.zeros(1, 2, 4, 6, 3, dtype=torch.uint8)
     pictures[0, 0], pictures[0, 1] = 200, 40
