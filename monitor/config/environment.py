@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -14,6 +15,8 @@ from monitor.errors import Problem
 PREFIX, NESTED = "MONITOR_", "__"
 CONFIG, TOKEN = "MONITOR_CONFIG", "MONITOR_TOKEN"
 """Where the configuration is, and the name that the guides give to the secret of the page."""
+SERVICE_LINK = re.compile(r"MONITOR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
+"""What Kubernetes sets in pods beside a Service `monitor`, unless told not to; `…_PORT` is then an address with `://`."""
 
 
 def unread_variables(values: Mapping[str, Any], keys: Mapping[str, type[BaseModel] | None]) -> list[Problem]:
@@ -31,6 +34,7 @@ def unread_variables(values: Mapping[str, Any], keys: Mapping[str, type[BaseMode
         Problem(name, _reason(name, [*readable, CONFIG, TOKEN]))
         for name in sorted(ours)
         if name not in secrets
+        and not _is_service_link(name, ours[name])
         and not _is_read(name, keys)
         and not any(name in text for other, text in ours.items() if other != name)  # MONITOR_HTTP__TOKEN_ENV names it
     ]
@@ -39,6 +43,10 @@ def unread_variables(values: Mapping[str, Any], keys: Mapping[str, type[BaseMode
 def _is_read(name: str, keys: Mapping[str, type[BaseModel] | None]) -> bool:
     key, nested, _ = name[len(PREFIX) :].lower().partition(NESTED)
     return key in keys and (not nested or keys[key] is not None)
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return SERVICE_LINK.fullmatch(name) is not None and (not name.endswith("_PORT") or "://" in value)
 
 
 def _named(values: Any) -> Iterator[str]:

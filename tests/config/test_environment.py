@@ -46,3 +46,17 @@ def test_cameras_come_all_together(tmp_path, monkeypatch):
     monkeypatch.delenv("MONITOR_CAMERAS")
     monkeypatch.setenv("MONITOR_CAMERAS__0__URL", "rtsp://camera.example/gate")
     assert problems(write(tmp_path, ONE_CAMERA))["MONITOR_CAMERAS__0__URL"].endswith("did you mean MONITOR_CAMERAS?")
+
+
+def test_what_kubernetes_sets_beside_a_service_monitor_is_none(tmp_path, monkeypatch):
+    """In every pod of its namespace, where the manifests are not ours, which turn it off."""
+    for name in (
+        "MONITOR_SERVICE_HOST",
+        "MONITOR_SERVICE_PORT_HTTP",
+        "MONITOR_PORT_8080_TCP_ADDR",
+        "MONITOR_PAGE_PORT",
+    ):
+        monkeypatch.setenv(name, "tcp://10.0.0.1:8080" if name.endswith("_PORT") else "10.0.0.1")
+    assert load_config(write(tmp_path, ONE_CAMERA)).cameras
+    monkeypatch.setenv("MONITOR_HTTP_PORT", "8081")
+    assert problems(write(tmp_path, ONE_CAMERA))["MONITOR_HTTP_PORT"].endswith("did you mean MONITOR_HTTP__PORT?")
