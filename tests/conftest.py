@@ -39,13 +39,10 @@ def require(reason: str | None) -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture
-def all_levels() -> Iterator[None]:
-    """Nothing that another test has told structlog hides a line."""
-    before = structlog.get_config()
+@pytest.fixture(autouse=True)
+def all_levels() -> None:
+    """Nothing that another test has told structlog, a command that ran in this process above all, hides a line."""
     structlog.reset_defaults()
-    yield
-    structlog.configure(**before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,6 @@ def test_the_model_says_its_rate_and_what_is_in_time(reporter):
     assert read(reporter, "monitor_latency_aim_seconds") == pytest.approx(0.9)
 
 
-@pytest.mark.usefixtures("all_levels")
 def test_an_engine_that_is_not_for_this_machine_is_no_warning(reporter, model):
     bundle, opened = model
     skipped = (Skipped("tensorrt", "no GPU", expected=True), Skipped("openvino", "does not reproduce golden.npz"))
@@ -82,7 +81,6 @@ def test_an_engine_that_is_not_for_this_machine_is_no_warning(reporter, model):
     assert levels == {"tensorrt": "info", "openvino": "warning"}
 
 
-@pytest.mark.usefixtures("all_levels")
 def test_what_was_passed_over_is_told_in_order_and_how_well_the_engine_that_serves_does(reporter, model):
     bundle, opened = model
     skipped = (Skipped("tensorrt", "no GPU"), Skipped("openvino", "does not reproduce golden.npz"))
@@ -106,7 +104,6 @@ def test_what_was_passed_over_is_told_in_order_and_how_well_the_engine_that_serv
         assert read(reporter, "monitor_engine_parity", engine=opened.engine.name, measure=measure) == figure
 
 
-@pytest.mark.usefixtures("all_levels")
 def test_of_a_shadow_only_its_disagreement_is_told(reporter):
     differs = Disagreement("yard", 3, 10.0, 12.5, "", "scuffle", 0.7)
     with capture_logs() as lines:

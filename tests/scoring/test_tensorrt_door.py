@@ -110,7 +110,6 @@ def test_a_damaged_plan_is_built_anew(device: Device, cache: EngineCache, tiny_b
     assert device.built == [*BOTH, "backbone.onnx"]
 
 
-@pytest.mark.usefixtures("all_levels")
 def test_a_plan_that_the_library_refuses_is_built_anew_once(device, cache, tiny_bundle) -> None:
     start(cache, tiny_bundle)
     device.refusals[b"head.onnx, build 2"] = "cannot load a plan: serialized by another build"
@@ -152,7 +151,6 @@ def test_a_precision_has_plans_of_its_own(device: Device, cache: EngineCache, ti
     assert device.built == [*BOTH, "tensorrt-fp16.onnx"]  # the head is FP32's
 
 
-@pytest.mark.usefixtures("all_levels")
 def test_where_nothing_can_be_kept_it_serves_all_the_same(device: Device, tmp_path: Path, tiny_bundle: Bundle) -> None:
     (tmp_path / "engines").write_text("a file where the folder should be")
     with capture_logs() as lines:
@@ -161,7 +159,6 @@ def test_where_nothing_can_be_kept_it_serves_all_the_same(device: Device, tmp_pa
     assert device.built == BOTH
 
 
-@pytest.mark.usefixtures("all_levels")
 def test_a_plan_that_finds_no_room_is_not_kept_and_serves_all_the_same(device, cache, tiny_bundle) -> None:
     start(cache, tiny_bundle)
     for plan in list(cache.root.rglob("*.plan")):
