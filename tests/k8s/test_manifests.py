@@ -176,10 +176,13 @@ def test_the_engine_takes_no_more_threads_than_the_pod_has_cores(overlay, tmp_pa
 
 
 def test_the_resources_are_those_of_the_measured_sizing(overlays):
-    """Eight cameras of the operations guide fit the request, and half as much again the limit, with their packets."""
+    """Eight cameras, on the slowest processor that the operations guide names, fit the request, and half as much again
+    the limit, with their packets.
+    """
     guide = (ROOT / "docs/operations.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| 8 \| ([\d.]+) \| (\d+) MB \|", guide, re.MULTILINE)
-    cores, megabytes = {name: (float(used), int(held)) for name, used, held in rows}["fight"]
+    of_fight = [(float(used), int(held)) for name, used, held in rows if name == "fight"]
+    cores, megabytes = max(used for used, _ in of_fight), max(held for _, held in of_fight)
     resources = container_of(named(overlays["cpu"], "StatefulSet"))["resources"]
     request, limit = resources["requests"], resources["limits"]
     assert cores <= float(request["cpu"]) <= 2 * cores

@@ -76,7 +76,8 @@ def test_altered_model_is_refused(tiny_bundle: Bundle, tmp_path: Path, what: str
 def test_auto_takes_the_first_library(tiny_bundle: Bundle) -> None:
     opened = open_engine(tiny_bundle, preference="auto", threads=1)
     assert opened.engine.name == "openvino"
-    assert {skipped.engine for skipped in opened.skipped} <= {"tensorrt", "openvino bf16"}  # where it is not faster
+    not_faster_here = {"openvino bf16", "openvino fp16"}
+    assert {skipped.engine for skipped in opened.skipped} <= {"tensorrt"} | not_faster_here
     opened.engine.close()
 
 
