@@ -57,6 +57,8 @@ class Life:
     """Whether its end of the pipe is closed."""
     deaf: bool = False
     """Whether a command did not reach it."""
+    garbled: bool = False
+    """Whether it has said something that nobody can read."""
     _heard: bool = False
     _silent: float = 0.0
     _looked: float = field(default_factory=time.monotonic)
@@ -89,6 +91,8 @@ class Life:
         now = time.monotonic()
         self._silent += min(now - self._looked, LONGEST_LOOK_SECONDS)
         self._looked = now
+        if self.garbled:
+            return "sent what cannot be read"
         if self.ended:  # a killed process closes its pipe a moment before it can be reaped
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(REAP_SECONDS)

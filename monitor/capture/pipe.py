@@ -72,6 +72,10 @@ Received = TypeVar("Received")
 Sent = TypeVar("Sent")
 
 
+class MessageUnreadable(Exception):
+    """What came through the pipe is no message; never leaves this room."""
+
+
 class Channel(Generic[Received, Sent]):
     """One end of the pipe. Any thread may send; one thread receives.
 
@@ -105,16 +109,23 @@ class Channel(Generic[Received, Sent]):
         Raises:
             EOFError: the other side is gone.
             OSError: likewise.
+            MessageUnreadable: it is no message; where the next one begins is not known any more.
         """
-        head = self._connection.recv_bytes()
-        buffers = [self._connection.recv_bytes() for _ in range(_COUNT.unpack_from(head)[0])]
-        # The other side is our own process on a private socket.
-        message: Received = pickle.loads(memoryview(head)[_COUNT.size :], buffers=buffers)  # noqa: S301
+        try:
+            head = self._connection.recv_bytes()
+            buffers = [self._connection.recv_bytes() for _ in range(_COUNT.unpack_from(head)[0])]
+            # The other side is our own process on a private socket.
+            message: Received = pickle.loads(memoryview(head)[_COUNT.size :], buffers=buffers)  # noqa: S301
+        except (EOFError, OSError):
+            raise
+        except Exception as exc:  # rubbish in a pickle or before it may raise anything
+            raise MessageUnreadable(type(exc).__name__) from None
         return message
 
     def close(self) -> None:
         """Close this end; harmless when closed."""
-        self._connection.close()
+        with self._lock:  # or a message on its way might be written to whatever gets the descriptor next
+            self._connection.close()
 
 
 def channel_pair() -> tuple[Channel[Report, Command], socket.socket]:

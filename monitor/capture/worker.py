@@ -20,7 +20,7 @@ from monitor.capture.camera import CapturePlan
 from monitor.capture.evidence import EvidencePlan
 from monitor.capture.handover import HAND_OVER_SECONDS, LEAVE_SECONDS, LINGER_MOST_SECONDS, Handover, Phase
 from monitor.capture.life import Life, begin_life
-from monitor.capture.pipe import AddCamera, Heartbeat, RemoveCamera, Report, Stop
+from monitor.capture.pipe import AddCamera, Heartbeat, MessageUnreadable, RemoveCamera, Report, Stop
 from monitor.capture.place import Place, WorkerEvent, WorkerReport, WorkerVitals, lost_status
 from monitor.capture.recycling import memory_limit, note_fresh, reason_to_recycle
 from monitor.capture.requests import OwedEvidence, kinds_of, lost_piece
@@ -327,6 +327,8 @@ class CaptureSupervisor:
                 life.busy = False
         except (EOFError, OSError):  # the process has ended
             pass
+        except MessageUnreadable:  # its memory is damaged, or its pipe: the keeper replaces it
+            life.garbled = True
         except Exception as exc:  # top of a thread: kept for the service, which stops and exits with it
             self._keep_error(exc)
         finally:

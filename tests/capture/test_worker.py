@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import threading
 import time
 from collections import defaultdict
@@ -16,6 +17,7 @@ import pytest
 from monitor.bundle import SampleShape
 from monitor.capture import life as life_module
 from monitor.capture.evidence import EvidencePlan
+from monitor.capture.pipe import Channel, Command, Report, channel_pair
 from monitor.capture.place import WorkerReport, WorkerVitals, restart_wait
 from monitor.capture.worker import CaptureSupervisor
 from monitor.config import CameraConfig, CaptureConfig
@@ -130,6 +132,34 @@ def test_a_killed_worker_is_replaced_and_the_other_loses_no_slot(ears: Ears, tmp
     assert (report.worker, report.running, report.reason) == (0, 1, "killed by SIGKILL")
     slots = [sample.slot for sample in ears.samples["hall"]]
     assert slots == list(range(slots[0], slots[0] + len(slots)))
+
+
+def test_a_worker_that_says_what_nobody_can_read_is_replaced_and_the_other_loses_no_slot(
+    ears: Ears, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Damaged memory can make anything of a report: that costs its worker, and not the service."""
+    theirs: list[socket.socket] = []
+
+    def pair() -> tuple[Channel[Report, Command], socket.socket]:
+        channel, other = channel_pair()
+        theirs.append(other.dup())
+        return channel, other
+
+    monkeypatch.setattr(life_module, "channel_pair", pair)
+    for name in ("yard", "hall"):
+        ears.supervisor.add(video(tmp_path, name))
+    ears.wait(lambda: len(ears.samples["yard"]) > 4 and len(ears.samples["hall"]) > 4)
+    rubbish = bytes(4) + b"no pickle"
+    with theirs[0], theirs[1]:
+        theirs[0].sendall(struct.pack("!i", len(rubbish)) + rubbish)
+    ears.wait(lambda: any(report.lost for report in ears.workers))
+    report = next(report for report in ears.workers if report.lost)
+    assert (report.worker, report.running, report.reason) == (0, 1, "sent what cannot be read")
+    lost = len(ears.samples["yard"])
+    ears.wait(lambda: len(ears.samples["yard"]) > lost)
+    slots = [sample.slot for sample in ears.samples["hall"]]
+    assert slots == list(range(slots[0], slots[0] + len(slots)))
+    theirs[2].close()
 
 
 def test_a_worker_that_dies_again_and_again_is_replaced_ever_later() -> None:
