@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,29 @@ def test_headings_that_are_linked_are_there(guide):
 def _anchor(heading: str) -> str:
     """As GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_code_stands_in_fences_of_its_own(guide):
+    text = (ROOT / guide).read_text()
+    fences = [line for line in text.splitlines() if "```" in line]
+    assert len(fences) % 2 == 0
+    assert [line for line in fences if not re.fullmatch(r" *```[a-z]*", line)] == []
+    for block in re.findall(r"^ *```toml\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL):
+        tomllib.loads(block)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_options_that_are_named_are_the_command_s(guide):
+    commands = typer.main.get_group(app).commands
+    for name, arguments in re.findall(r"\bmonitor ([a-z]+)([^`|#\n]*)", (ROOT / guide).read_text()):
+        if name in commands:
+            known = {
+                option for parameter in commands[name].params for option in (*parameter.opts, *parameter.secondary_opts)
+            }
+            assert not set(re.findall(r"(?<=\s)--[a-z-]+", arguments)) - known - {"--help"}, (
+                f"monitor {name}{arguments}"
+            )
 
 
 @pytest.mark.parametrize("guide", GUIDES)
