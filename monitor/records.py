@@ -316,6 +316,7 @@ class Alert:
     received_seconds: float
     """Arrival of the newest frame of the deciding window; capture-to-acknowledged counts from here."""
     topic: str
+    """What its topic was called when it was said; it goes to where the configuration says as it is sent."""
     headers: tuple[tuple[str, bytes], ...]
     """CloudEvents binary-mode headers."""
     value: bytes

@@ -113,6 +113,8 @@ class Publisher:
         self._outbox = outbox
         self._health = health
         self._settings = settings
+        self._topic = settings.health_topic if health else settings.topic
+        """Where everything goes, whatever it was called when an alert was said: one that was mistyped is no more."""
         self._on_report = on_report
         self._redactor = Redactor(settings.secrets())
         self._wake = threading.Event()
@@ -265,7 +267,7 @@ class Publisher:
                 return
             self._in_flight[stored.position] = stored
             try:
-                connection.send(stored.alert, partial(self._told, stored))
+                connection.send(stored.alert, partial(self._told, stored), topic=self._topic)
             except OWN_FAULT as exc:  # the producer itself finds it too large
                 del self._in_flight[stored.position]
                 self._bury(stored, exc)
@@ -326,7 +328,7 @@ class Publisher:
             self._suspects.update(stored.position for stored, _ in refused)
             self._disconnect()
             return
-        raise translated(cause, self._settings, topic=failures[0][0].alert.topic)
+        raise translated(cause, self._settings, topic=self._topic)
 
     def _bury(self, stored: StoredAlert, error: BaseException) -> None:
         reason = one_line(f"{type(error).__name__}: {plain(error)}", self._redactor)

@@ -100,7 +100,7 @@ class Connection:
         except LIBRARY_ERRORS as exc:
             raise translated(_cause(exc, self._client), self._settings, topic=self._settings.topic) from exc
 
-    def send(self, alert: Alert, told: Callable[[BaseException | None], None]) -> None:
+    def send(self, alert: Alert, told: Callable[[BaseException | None], None], *, topic: str) -> None:
         """Hand a record to the producer; `told` hears of its acknowledgement or failure in the producer's thread.
 
         Raises:
@@ -109,14 +109,14 @@ class Connection:
         """
         try:
             future = self._producer.send(
-                alert.topic, key=alert.camera.encode(), value=alert.value, headers=list(alert.headers)
+                topic, key=alert.camera.encode(), value=alert.value, headers=list(alert.headers)
             )
         except OWN_FAULT:
             raise
         except kafka_errors.KafkaError as exc:
-            if self.connected and not self._client._manager.cluster.partitions_for_topic(alert.topic):
-                raise DeliveryFailed(f"topic {alert.topic} {DOES_NOT_EXIST}") from exc
-            raise translated(exc, self._settings, topic=alert.topic) from exc
+            if self.connected and not self._client._manager.cluster.partitions_for_topic(topic):
+                raise DeliveryFailed(f"topic {topic} {DOES_NOT_EXIST}") from exc
+            raise translated(exc, self._settings, topic=topic) from exc
         future.add_callback(lambda _metadata: told(None))
         future.add_errback(lambda error: self._failed(error, told))
 

@@ -428,6 +428,18 @@ def test_topics_are_made_where_the_settings_ask_for_it(strict_broker: KafkaBroke
     assert reports.all[0].detail.startswith(f"topic {topic}-more cannot be made: ")
 
 
+def test_what_waits_goes_to_the_topic_that_is_configured_now(
+    strict_broker: KafkaBroker, topic: str, outbox: Outbox
+) -> None:
+    """Who mistypes a topic, and mends it, gets what was said meanwhile."""
+    alerts = make_alerts("mistyped", 5)
+    outbox.commit(alerts, now=time.time())
+    make_topic(strict_broker, topic, {})
+    with publishing(outbox, to(strict_broker, topic)) as (_, reports):
+        reports.wait(lambda _: reports.acknowledged == 5)
+    assert arrived(strict_broker, topic, alerts) == by_camera(alerts)
+
+
 def test_a_client_that_has_died_is_replaced(
     kafka_broker: KafkaBroker, topic: str, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
