@@ -226,6 +226,7 @@ class Publisher:
         connection.open()
         self._connected_at = time.monotonic()
         if not (self._failures and self._outbox.pending(1, health=self._health)):
+            self._failures = 0  # nothing waits that could fail again; what comes now is sent even before a stop
             self._on_report(DeliveryReport(DeliveryState.CONNECTED))
         # Otherwise whatever failed before may fail again: that all is well is said once a message has arrived.
 

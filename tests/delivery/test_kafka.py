@@ -274,7 +274,7 @@ def test_it_stops_in_time_while_a_broker_is_dead(kafka_broker: KafkaBroker, topi
 def test_that_kafka_has_gone_is_noticed_with_nothing_to_send(
     kafka_broker: KafkaBroker, topic: str, outbox: Outbox
 ) -> None:
-    with publishing(outbox, to(kafka_broker, topic)) as (_, reports):
+    with publishing(outbox, to(kafka_broker, topic)) as (publisher, reports):
         reports.wait(lambda all_reports: bool(all_reports))
         time.sleep(4.5)
         assert reports.states == [DeliveryState.CONNECTED]
@@ -284,6 +284,9 @@ def test_that_kafka_has_gone_is_noticed_with_nothing_to_send(
         finally:
             kafka_broker.start()
         reports.wait(lambda _: reports.states[-1] is DeliveryState.CONNECTED)
+        outbox.commit(make_alerts(topic, 3), now=time.time())
+        publisher.stop(Deadline(5.0))
+    assert outbox.pending(1) == [], "what is said with the stop is sent, although Kafka was away before"
 
 
 def test_a_publisher_that_never_started_stops(outbox: Outbox) -> None:
