@@ -152,9 +152,21 @@ class Database:
             raise OutboxUnavailable(self.path, exc.strerror or str(exc)) from exc
 
     def _required(self) -> sqlite3.Connection:
-        if self._connection is None:
+        """Return the connection; where the file in place of a damaged one could not be begun, try that again."""
+        if self._claim is None:
             raise OutboxUnavailable(self.path, "it is closed")
-        return self._connection
+        return self._connection or self._begin()
+
+    def _begin(self) -> sqlite3.Connection:
+        """Begin a new file in place of one that was set aside."""
+        connection = self._connect()
+        try:
+            _in_transaction(connection, self._begin_anew)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
@@ -198,10 +210,8 @@ class Database:
             beside = Path(f"{self.path}{sidecar}")
             if beside.exists():
                 beside.rename(f"{aside}{sidecar}")
-        self._connection = self._connect()
-        _in_transaction(self._connection, self._begin_anew)
         self._on_set_aside(aside, reason)
-        return self._connection
+        return self._begin()
 
 
 class ReadOnlyDatabase:

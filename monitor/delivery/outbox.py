@@ -392,6 +392,7 @@ def _log_set_aside(path: Path, reason: str) -> None:
 
 def _continue_positions(connection: sqlite3.Connection) -> None:
     """Let positions grow on over a file that was set aside: acknowledgements of its alerts must not hit new ones."""
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'alerts'")
     connection.execute("INSERT INTO sqlite_sequence VALUES ('alerts', ?)", (time.time_ns() // 1_000_000,))
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -433,6 +434,30 @@ def test_a_full_disk_is_said_and_survived(small_disk: Path) -> None:
     outbox.commit([make_alert(5000)], now=100.0)
     assert waiting(outbox) == [*said, make_alert(5000)]
     outbox.close()
+
+
+def test_a_damaged_file_on_a_full_disk_is_replaced_once_there_is_room(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    settings = OutboxConfig(path=small_disk / "outbox.sqlite")
+    fill(settings)
+    outbox = Outbox.open(settings, deliver=True)
+    damage(settings.path)
+    ballast = small_disk / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    for _ in range(2):
+        with pytest.raises(OutboxUnavailable, match="disk is full"):
+            outbox.after(0)
+        with pytest.raises(OutboxUnavailable, match="disk is full"):
+            outbox.commit([make_alert(1)], now=100.0)
+    ballast.unlink()
+    outbox.commit([make_alert(2)], now=100.0)
+    [kept] = outbox.pending(10)
+    assert kept.alert == make_alert(2)
+    assert kept.position > 500, "an acknowledgement of an old alert must not hit a new one"
+    outbox.close()
+    assert len([path for path in small_disk.glob("*.corrupt-*") if path.suffix not in (".wal", ".shm")]) == 1
 
 
 def test_a_read_only_disk_is_said(small_disk: Path) -> None:
