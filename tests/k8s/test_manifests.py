@@ -102,6 +102,8 @@ def test_a_cluster_sees_the_monitor(name, overlays):
     """Scraped, its rules loaded, its dashboards found by the sidecar's label, its lateness read by an autoscaler."""
     rendered = overlays[name]
     (endpoint,) = named(rendered, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    names = ["__meta_kubernetes_namespace", "__meta_kubernetes_pod_name"]  # and no address, which no other pod has
+    assert endpoint["relabelings"] == [{"sourceLabels": names, "separator": "/", "targetLabel": "instance"}]
     assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
     rules = yaml.safe_load((SOURCE / "rules/monitor.rules.yaml").read_text())
     assert named(rendered, "PrometheusRule")["spec"] == rules
