@@ -85,8 +85,9 @@ class Handover:
 
     def waiting(self, cameras: Iterable[str]) -> tuple[str, ...]:
         """Return those of the cameras that have not gone over."""
+        now = tuple(cameras)  # at once: another thread may add or remove one meanwhile
         with self._lock:
-            return tuple(camera for camera in cameras if camera not in self._given)
+            return tuple(camera for camera in now if camera not in self._given)
 
     def give(self, camera: str) -> tuple[CameraStatus, ...]:
         """Let the successor have a camera; return what has to be told for it."""

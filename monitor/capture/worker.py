@@ -249,7 +249,8 @@ class CaptureSupervisor:
         self._tell_lost_evidence(life, f"capture process {reason}")
         self._tell_lost_cameras(worker, cameras, reason, wait=wait)
         for status in list(heir.states.values()) if heir is not None else ():
-            self._call(self._on_status, status)
+            if status.camera in worker.cameras:
+                self._call(self._on_status, status)
 
     # --- recycling -------------------------------------------------------------------------------------------------
 
