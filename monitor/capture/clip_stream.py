@@ -16,7 +16,7 @@ from random import Random
 from monitor.capture.arrival import Arrived
 from monitor.capture.burst import settled
 from monitor.capture.camera import COUNTS_SECONDS, OVERDUE_SECONDS, SETTLED_SECONDS, CapturePlan, retry_wait
-from monitor.capture.left_behind import LeftBehind
+from monitor.capture.left_behind import LeftBehind, ended_by_itself
 from monitor.capture.ring import PacketRing, RingWriter
 from monitor.capture.sampler import STEP_BACK_SECONDS, StreamClock
 from monitor.capture.source import open_source
@@ -69,7 +69,7 @@ class ClipStreams:
     def tend(self) -> None:
         """Replace the loops whose call into FFmpeg hangs, as long as not too many of a stream's threads do."""
         for camera, read in list(self._read.items()):
-            failure = read.loop.overdue()
+            failure = read.loop.overdue() or ended_by_itself(camera, read.thread)
             if failure is not None:
                 self._leave(camera)
                 self._waiting[camera] = read.loop, failure

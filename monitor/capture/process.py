@@ -20,7 +20,7 @@ from pathlib import Path
 from monitor.capture.camera import CameraLoop, CapturePlan, Told
 from monitor.capture.clip_stream import ClipStreams
 from monitor.capture.evidence import EvidenceKeeper
-from monitor.capture.left_behind import LeftBehind
+from monitor.capture.left_behind import LeftBehind, ended_by_itself
 from monitor.capture.pipe import AddCamera, Channel, Command, Heartbeat, RemoveCamera, Report
 from monitor.capture.ring import PacketRing
 from monitor.config import CameraConfig
@@ -238,7 +238,7 @@ class Worker:
             self._left.sweep()
             self._clips.tend()
             for camera, watched in list(self._watched.items()):
-                failure = watched.loop.overdue()
+                failure = watched.loop.overdue() or ended_by_itself(camera, watched.thread)
                 if failure is not None:
                     self._drop(camera)
                     self._waiting[camera] = watched.loop, failure

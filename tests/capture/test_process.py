@@ -2,17 +2,25 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monitor.bundle import SampleShape
+from monitor.capture.camera import CameraLoop, CapturePlan
+from monitor.capture.handover import Handover
 from monitor.capture.pipe import AddCamera, Channel, Heartbeat, channel_pair
-from monitor.capture.process import Outgoing, added
-from monitor.config import CameraConfig
-from monitor.records import CameraState, CameraStatus, CaptureCounts, DropReason, Sample
+from monitor.capture.process import Outgoing, Worker, added
+from monitor.config import CameraConfig, CaptureConfig
+from monitor.errors import SourceFailed
+from monitor.records import CameraState, CameraStatus, CaptureCounts, DropReason, FailureReason, Sample
+from tests.capture.drawing import write_video
 
 
 def sample_of(slot: int, camera: str = "yard") -> Sample:
@@ -96,3 +104,58 @@ def test_a_pipe_that_nobody_reads_does_not_block_for_ever() -> None:
         for _ in range(10_000):
             ours.send(sample_of(1))  # type: ignore[arg-type]
     ours.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_cameras_thread_that_ends_by_itself_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "yard.mp4"
+    write_video(path, frames=300)
+    run, failed = CameraLoop.run, threading.Event()
+
+    def fail_once(loop: CameraLoop, after: SourceFailed | None = None) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise MemoryError
+        run(loop, after)
+
+    monkeypatch.setattr(CameraLoop, "run", fail_once)
+    ours, theirs = channel_pair()
+    shape = SampleShape(pictures=1, context_spacing_seconds=0.0, width_pixels=32, height_pixels=32)
+    worker = Worker(Channel(theirs.detach()), CapturePlan(CaptureConfig(), 4.0, shape))
+    worker._add(CameraConfig(id="yard", url=str(path)))
+    told: list[object] = []
+    end = time.monotonic() + 10
+    while not any(isinstance(report, Sample) for report in told):
+        assert time.monotonic() < end, told
+        worker._replace_overdue()
+        time.sleep(0.05)
+        while not worker._outgoing.empty:
+            told.append(worker._outgoing.take())
+    lost = next(report for report in told if isinstance(report, CameraStatus))
+    assert (lost.state, lost.reason, lost.detail) == (CameraState.OFFLINE, FailureReason.INTERNAL, "its thread ended")
+    worker._remove("yard")
+    ours.close()
+
+
+def test_cameras_may_come_and_go_while_a_handover_looks_who_waits() -> None:
+    handover = Handover(None, None, linger_seconds=0.0, reason="")  # type: ignore[arg-type]
+    cameras = dict.fromkeys("abcdefgh")
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            cameras.update(dict.fromkeys(range(9)))
+            for number in range(9):
+                del cameras[number]  # type: ignore[arg-type]
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(20_000):
+            assert set("abcdefgh") <= set(handover.waiting(cameras))
+    finally:
+        ended.set()
+        thread.join()
+        sys.setswitchinterval(before)
