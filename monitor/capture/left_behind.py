@@ -3,7 +3,8 @@
 FFmpeg cannot be interrupted from outside without slowing every read, and a camera that sends reports but no pictures
 keeps it reading for ever. So a thread that is overdue is left behind, muted, and a new one takes over; it ends by
 itself with the next picture, or when its server loses patience with a client that says nothing. A stream that has lost
-several threads waits for one of them. One that has ended without being told to, for want of memory say, is replaced too.
+several threads waits for one of them. A thread that has ended without being told to, for want of memory say, is
+replaced too.
 """
 
 from __future__ import annotations

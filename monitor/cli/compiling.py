@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from monitor.bundle import MANIFEST, Bundle, find_bundle, load_bundle
-from monitor.cli.console import AsJson, err, out, speak
+from monitor.bundle import Bundle, load_bundle
+from monitor.cli.console import AsJson, err, named_bundle, out, speak
 from monitor.config import Config, ModelConfig, load_config
 from monitor.errors import InputInvalid, extra_missing
 from monitor.scoring.cache import EngineCache
@@ -46,8 +46,11 @@ def compile_bundle(
     ] = None,
     prefix: Annotated[str, typer.Option("--prefix", help="With --report: only files whose name begins with it.")] = "",
     threads: Annotated[
-        int, typer.Option("--threads", min=0, max=256, help="Processor threads; 0: half of the cores.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            "--threads", min=0, max=256, help="Processor threads, 0: half of the cores; left out: model.threads."
+        ),
+    ] = None,
     config: Annotated[
         Path,
         typer.Option("--config", "-c", help="The configuration file, where there is one.", envvar="MONITOR_CONFIG"),
@@ -71,9 +74,10 @@ def compile_bundle(
         raise InputInvalid("--precision", "say what to compile (fp32, fp16, bf16 or int8), or what to --report on")
     source = context.get_parameter_source("config")
     settings = _settings(config, asked_for=source is not None and source.name == "COMMANDLINE")
-    loaded = load_bundle(_find(bundle, settings))
-    room, count = _compiling_room(), threads or half_of_the_cores()
-    kept = EngineCache(cache or (settings.model if settings else ModelConfig()).cache)
+    loaded = load_bundle(named_bundle(bundle, settings))
+    model = settings.model if settings else ModelConfig()
+    room, count = _compiling_room(), (model.threads if threads is None else threads) or half_of_the_cores()
+    kept = EngineCache(cache or model.cache)
     if precision is not None:
         if engine == "tensorrt" and settings is not None:
             max_batch = max_batch or settings.scoring.batch_samples
@@ -90,13 +94,6 @@ def compile_bundle(
 def _settings(path: Path, *, asked_for: bool) -> Config | None:
     """Return the configuration; None where there is no file and nobody asked for one on the command line."""
     return load_config(path) if asked_for or path.exists() else None
-
-
-def _find(name: str, settings: Config | None) -> Path:
-    """Return a bundle's folder: near the working folder, as paths on a command line are, or as the configuration's."""
-    if settings is None or (Path(name).expanduser() / MANIFEST).is_file():
-        return find_bundle(name, Path.cwd())
-    return find_bundle(name, settings.folder)
 
 
 def _compile(

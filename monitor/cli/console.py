@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
+from monitor.bundle import MANIFEST, find_bundle
 from monitor.config import Config
 from monitor.telemetry.logs import configure_logs
 from monitor.telemetry.redaction import Redactor
@@ -54,3 +55,14 @@ def speak(config: Config | None) -> Redactor:
     else:
         configure_logs(level=config.logs.level, style=config.logs.format, redactor=redactor)
     return redactor
+
+
+def named_bundle(name: str, config: Config | None) -> Path:
+    """Return a bundle's folder: near the working folder, as paths on a command line are, or as the configuration's.
+
+    Raises:
+        BundleInvalid: there is none.
+    """
+    if config is None or (Path(name).expanduser() / MANIFEST).is_file():
+        return find_bundle(name, Path.cwd())
+    return find_bundle(name, config.folder)

@@ -15,8 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from monitor.bundle import Bundle, find_bundle, load_bundle
-from monitor.cli.console import AsJson, err, out, speak
+from monitor.bundle import Bundle, load_bundle
+from monitor.cli.console import AsJson, err, named_bundle, out, speak
 from monitor.config import Config, EventsConfig, ModelConfig, ScoringConfig, check_against_model, load_config
 from monitor.errors import InputInvalid
 from monitor.model_keeper import configured_bundle
@@ -80,7 +80,7 @@ def replay(
 def _bundle(settings: Config | None, name: str | None) -> Bundle:
     if settings is not None and name is None:
         return load_bundle(configured_bundle(settings))
-    return load_bundle(find_bundle(name or "fight", settings.folder if settings else Path.cwd()))
+    return load_bundle(named_bundle(name or "fight", settings))
 
 
 def _open(bundle: Bundle, model: ModelConfig) -> OpenedEngine:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from monitor.bundle import Bundle
 from monitor.cli import app
-from monitor.errors import ConfigInvalid
+from monitor.errors import ConfigInvalid, InputInvalid
 from monitor.scoring.cache import EngineCache
+from monitor.scoring.openvino import OpenVinoDoor, OpenVinoEngine
 from tests.scoring.bundles import TinyBundle
 from tests.services.monitor import configuration
 
@@ -33,6 +36,37 @@ def test_a_replay_with_another_model_minds_only_the_event_rules(tmp_path: Path) 
     config = configuration(tmp_path, [CAMERA], bundle="fight", events=MISTYPED)
     keys = [problem.key for problem in refused("replay", "none.mp4", "--config", config, "--model", "demo").problems]
     assert keys == ["events.thresholds.scufle"]
+
+
+def test_a_model_is_looked_for_where_the_command_is_given_before_beside_the_configuration(
+    tmp_path: Path, monkeypatch
+) -> None:
+    site, here = tmp_path / "site", tmp_path / "here"
+    TinyBundle().write(here / "mine", golden=True)
+    TinyBundle().write(site / "theirs", golden=True)
+    config = configuration(site, [{**CAMERA, "labels": []}], bundle="fight")
+    monkeypatch.chdir(here)
+    for name in ("mine", "theirs", "demo"):
+        error = CliRunner().invoke(app, ["replay", "none.mp4", "--config", str(config), "--model", name]).exception
+        assert isinstance(error, InputInvalid), error  # the video is what is missing, not the model
+
+
+@pytest.mark.parametrize(("options", "threads"), [((), 3), (("--threads", "2"), 2)])
+def test_compile_takes_the_configurations_threads_unless_told_otherwise(
+    tmp_path: Path, monkeypatch, options: tuple[str, ...], threads: int
+) -> None:
+    TinyBundle().write(tmp_path / "mine", golden=True)
+    config = configuration(tmp_path, [{**CAMERA, "labels": []}], bundle="mine", model={"threads": 3})
+    opened, open_door = [], OpenVinoDoor.open
+
+    def look(door: OpenVinoDoor, *bundle: Bundle, **asked: Any) -> OpenVinoEngine:
+        opened.append(asked["threads"])
+        return open_door(door, *bundle, **asked)
+
+    monkeypatch.setattr(OpenVinoDoor, "open", look)
+    ran = CliRunner().invoke(app, ["compile", "mine", "--precision", "fp32", "--config", str(config), *options])
+    assert ran.exit_code == 0, ran.output
+    assert set(opened) == {threads}
 
 
 @pytest.mark.parametrize("given", [True, False])
