@@ -22,20 +22,30 @@ ASK_SECONDS = 2.0
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def check_surroundings(config: Config, path: Path | str, *, port: bool = True) -> None:
+def check_surroundings(
+    config: Config, path: Path | str, *, port: bool = True, every_file: bool = True
+) -> tuple[Problem, ...]:
     """Check that a monitor can begin here; what is made to find out is removed again.
 
     Args:
         config: what it is to run with.
         path: where the configuration was read.
         port: whether the port has to be free.
+        every_file: whether each video file has to be there; without, it is enough that one camera can be watched.
+
+    Returns:
+        The video files that are not there and need not be, each under its key.
 
     Raises:
         ConfigInvalid: with every folder, video file or port that cannot be used, each under its key.
     """
-    problems = [*_folder_problems(config), *_file_problems(config), *(_port_problems(config.http) if port else ())]
+    problems = [*_folder_problems(config), *(_port_problems(config.http) if port else ())]
+    missing = tuple(_file_problems(config))
+    if every_file or all(_is_missing(camera) for camera in config.cameras):
+        problems, missing = [*problems, *missing], ()
     if problems:
         raise ConfigInvalid(path, problems)
+    return missing
 
 
 def monitor_serves(http: HttpConfig) -> bool:
@@ -80,8 +90,12 @@ def why_not_written(folder: Path) -> str:
 def _file_problems(config: Config) -> Iterator[Problem]:
     for index, camera in enumerate(config.cameras):
         for key, stream in (("url", camera), ("clip_url", camera.clip)):
-            if stream is not None and not stream.is_network and not os.path.exists(stream.url.removeprefix("file://")):
+            if stream is not None and _is_missing(stream):
                 yield Problem(f"cameras[{index}] ({camera.id}).{key}", _missing_file(stream))
+
+
+def _is_missing(stream: CameraConfig) -> bool:
+    return not stream.is_network and not os.path.exists(stream.file_path)
 
 
 def _missing_file(stream: CameraConfig) -> str:

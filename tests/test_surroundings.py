@@ -66,6 +66,25 @@ def test_what_is_neither_file_nor_address_is_told_and_shown_without_secrets(
     assert "hunter2" not in found
 
 
+def test_a_missing_file_keeps_no_monitor_from_the_other_cameras(tmp_path: Path) -> None:
+    """As with SIGHUP, and as with a camera that is away: who comes back after a power cut watches what there is."""
+    gone = {"id": "gate", "url": "gone.mp4", "clip_url": "gone-large.mp4"}
+    path = configuration(tmp_path, [CAMERA, gone], bundle="demo")
+    missing = check_surroundings(load_config(path), path, every_file=False)
+    keys = [problem.key for problem in missing]
+    assert keys == ["cameras[1] (gate).url", "cameras[1] (gate).clip_url"]
+    assert list(problems(path)) == keys
+    alone = configuration(tmp_path, [gone], bundle="demo")
+    with pytest.raises(ConfigInvalid, match="no such file"):
+        check_surroundings(load_config(alone), alone, every_file=False)
+
+
+def test_an_address_of_a_file_may_be_percent_encoded(tmp_path: Path) -> None:
+    (tmp_path / "back yard.mp4").touch()
+    path = configuration(tmp_path, [{"id": "yard", "url": f"file://{tmp_path}/back%20yard.mp4"}], bundle="demo")
+    assert check_surroundings(load_config(path), path) == ()
+
+
 def test_a_taken_port_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

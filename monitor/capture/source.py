@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import av
 import av.error
@@ -304,9 +304,7 @@ def _address(camera: CameraConfig) -> str:
     """Return what FFmpeg opens: the address with credentials, or the file, marked as one."""
     if camera.is_network:
         return camera.login_url.get_secret_value()
-    if camera.url.startswith("file://"):
-        return f"file:{unquote(urlsplit(camera.url).path)}"
-    return f"file:{camera.url}"
+    return f"file:{camera.file_path}"
 
 
 def _authorities(camera: CameraConfig) -> str:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import structlog
+
 from monitor.cli.console import ConfigPath, speak
 from monitor.config import load_config
 from monitor.service import open_service
 from monitor.surroundings import check_surroundings
+
+log = structlog.get_logger()
 
 
 def run(config: ConfigPath = Path("config.toml")) -> None:
@@ -17,5 +21,6 @@ def run(config: ConfigPath = Path("config.toml")) -> None:
     """
     loaded = load_config(config)
     redactor = speak(loaded)
-    check_surroundings(loaded, config)
+    for missing in check_surroundings(loaded, config, every_file=False):  # looked for again and again, as a camera is
+        log.warning("video_file_missing", key=missing.key, reason=missing.reason)
     open_service(loaded, config_path=config, learn_secrets=redactor.learn).run()

@@ -164,6 +164,11 @@ class CameraConfig(Section):
         return urlsplit(self.url).scheme in NETWORK_SCHEMES
 
     @property
+    def file_path(self) -> str:
+        """Path of the file that a camera stands for which is none of the network's."""
+        return unquote(urlsplit(self.url).path) if self.url.startswith("file://") else self.url
+
+    @property
     def display_url(self) -> str:
         """The address without credentials and query: for logs and people."""
         parts = urlsplit(self.url)
