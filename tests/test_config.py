@@ -117,12 +117,37 @@ def test_every_problem_is_told_at_once_with_its_key(tmp_path):
             "kafka",
             "needs sasl_mechanism",
         ),
+        ('[kafka]\nbootstrap_servers = "a:1"\ntopic = "x"\nhealth_topic = "x"\n' + ONE_CAMERA, "kafka", "are the same"),
+        ('name = "a\\u0000b"\n' + ONE_CAMERA, "file", "U+0000"),
+        (ONE_CAMERA + 'tags = ["a", "\\u0000"]', "file", "U+0000"),
     ],
 )
 def test_bad_values_are_named(tmp_path, text, key, reason):
     found = problems(write(tmp_path, text))
     assert list(found) == [key]
     assert reason in found[key]
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ('sasl_mechanism = "PLAIN"\nsasl_username = "u"\nsasl_password_env = "HOME"', "logs in nowhere"),
+        ('sasl_username = "u"', "logs in nowhere"),
+        ('security_protocol = "SSL"\nsasl_username = "u"', "security_protocol SSL logs in nowhere"),
+        ('ssl_cafile = "ca.pem"', "security_protocol PLAINTEXT is not encrypted"),
+        (
+            'security_protocol = "SASL_PLAINTEXT"\nsasl_mechanism = "PLAIN"\nsasl_username = "u"\n'
+            'sasl_password_env = "HOME"\nssl_cafile = "ca.pem"',
+            "security_protocol SASL_PLAINTEXT is not encrypted",
+        ),
+    ],
+)
+def test_what_the_protocol_of_kafka_would_leave_out_is_refused(tmp_path, keys, reason):
+    """Alerts would otherwise go out in the clear, or without a login, and nobody would be told."""
+    (tmp_path / "ca.pem").touch()
+    found = problems(write(tmp_path, f'[kafka]\nbootstrap_servers = "a:1"\n{keys}\n{ONE_CAMERA}'))
+    assert list(found) == ["kafka"]
+    assert reason in found["kafka"]
 
 
 @pytest.mark.parametrize("given", ["file", "env"])

@@ -74,6 +74,18 @@ class KafkaConfig(Section):
         return servers
 
     @model_validator(mode="after")
+    def _protocol_fits(self) -> Self:
+        """Refuse what would be left out without a word: a login that is not made, a certificate that is not checked."""
+        protocol = self.security_protocol
+        logins = (self.sasl_mechanism, self.sasl_username, self.sasl_password_env, self.sasl_password_file)
+        if any(logins) and not protocol.startswith("SASL"):
+            raise ValueError(f"security_protocol {protocol} logs in nowhere; with sasl_… keys it is SASL_SSL")
+        files = (self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
+        if any(files) and not protocol.endswith("SSL"):
+            raise ValueError(f"security_protocol {protocol} is not encrypted; with ssl_… keys it is SSL or SASL_SSL")
+        return self
+
+    @model_validator(mode="after")
     def _take_secrets(self) -> Self:
         if self.security_protocol.startswith("SASL") and not self.sasl_mechanism:
             raise ValueError(f"security_protocol {self.security_protocol} needs sasl_mechanism")

@@ -87,6 +87,13 @@ class Config(BaseSettings):
             raise ValueError(f"camera ids repeat: {', '.join(repeated)}")
         return cameras
 
+    @field_validator("kafka")
+    @classmethod
+    def _topics_differ(cls, kafka: KafkaConfig | None) -> KafkaConfig | None:
+        if kafka is not None and kafka.topic == kafka.health_topic:
+            raise ValueError("topic and health_topic are the same; who reads alerts would be given health, too")
+        return kafka
+
     @property
     def path(self) -> Path:
         """The configuration file, as it was given: for messages."""
@@ -124,6 +131,8 @@ def load_config(path: Path) -> Config:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise ConfigInvalid(path, [Problem("file", f"not a TOML file: {exc}")]) from exc
     values.pop("$schema", None)
+    if _holds_nul(values):
+        raise ConfigInvalid(path, [Problem("file", "holds the character U+0000, which no path, name or address has")])
     sections = {key: section_of(field) for key, field in Config.model_fields.items()}
     unread = unread_variables(values, {**sections, "cameras": None})  # those come all together, as JSON
     try:
@@ -159,6 +168,12 @@ def check_against_model(config: Config, manifest: Manifest, path: Path | str, *,
     ]
     if problems:
         raise ConfigInvalid(path, problems)
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_holds_nul, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and "\0" in value
 
 
 def _with_absolute_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
