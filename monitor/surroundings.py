@@ -41,7 +41,7 @@ def check_surroundings(
     """
     problems = [*_folder_problems(config), *(_port_problems(config.http) if port else ())]
     missing = tuple(_file_problems(config))
-    if every_file or all(_is_missing(camera) for camera in config.cameras):
+    if every_file or all(not camera.is_network and _why_not_played(camera) for camera in config.cameras):
         problems, missing = [*problems, *missing], ()
     if problems:
         raise ConfigInvalid(path, problems)
@@ -90,17 +90,18 @@ def why_not_written(folder: Path) -> str:
 def _file_problems(config: Config) -> Iterator[Problem]:
     for index, camera in enumerate(config.cameras):
         for key, stream in (("url", camera), ("clip_url", camera.clip)):
-            if stream is not None and _is_missing(stream):
-                yield Problem(f"cameras[{index}] ({camera.id}).{key}", _missing_file(stream))
+            if stream is not None and not stream.is_network:
+                reason = _why_not_played(stream)
+                if reason:
+                    yield Problem(f"cameras[{index}] ({camera.id}).{key}", reason)
 
 
-def _is_missing(stream: CameraConfig) -> bool:
-    return not stream.is_network and not os.path.exists(stream.file_path)
-
-
-def _missing_file(stream: CameraConfig) -> str:
+def _why_not_played(stream: CameraConfig) -> str:
+    """Return why no video file is there; empty where one may be."""
     secret = "@" in stream.url or SECRET_PAIR.search(stream.url)  # an address with a slash too few
-    return f"no such file{'' if secret else f' {stream.url}'}; the address of a camera begins with rtsp://"
+    if not os.path.exists(stream.file_path):
+        return f"no such file{'' if secret else f' {stream.url}'}; the address of a camera begins with rtsp://"
+    return f"{stream.file_path} is a folder; name a video file" if os.path.isdir(stream.file_path) else ""
 
 
 def _port_problems(http: HttpConfig) -> Iterator[Problem]:

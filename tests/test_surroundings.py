@@ -44,6 +44,12 @@ def test_a_folder_is_no_store(tmp_path: Path) -> None:
     assert "is a folder; name a file" in problems(path)["outbox.path"]
 
 
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_a_folder_is_no_video(tmp_path: Path, form: str) -> None:
+    path = configuration(tmp_path, [{**CAMERA, "clip_url": form.format(tmp_path)}], bundle="demo")
+    assert problems(path) == {"cameras[0] (yard).clip_url": f"{tmp_path} is a folder; name a video file"}
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

@@ -17,6 +17,7 @@ from rich.markup import escape
 from monitor.cli.console import AsJson, ConfigPath, err, speak
 from monitor.cli.messages import print_messages
 from monitor.config import KafkaConfig, load_config
+from monitor.config.problems import problems_of
 from monitor.delivery.consumer import Consumer
 from monitor.errors import InputInvalid
 
@@ -84,9 +85,9 @@ def _kafka_to_read(config: Path, *, servers: str, topic: str, health: bool) -> K
     try:
         return KafkaConfig.model_validate(settings | named)
     except ValidationError as exc:
-        [problem, *_] = exc.errors(include_url=False)
-        option = "--topic" if "topic" in str(problem["loc"]) else "--bootstrap-servers"
-        raise InputInvalid(option, problem["msg"].removeprefix("Value error, ")) from None
+        [problem, *_] = problems_of(exc, {}, KafkaConfig)
+        option = "--topic" if "topic" in problem.key else "--bootstrap-servers"
+        raise InputInvalid(option, problem.reason) from None
 
 
 @contextmanager

@@ -219,7 +219,7 @@ def test_it_can_be_stopped_while_it_connects(tmp_path: Path) -> None:
     ("options", "said"),
     [
         (("-b", "kafka"), "--bootstrap-servers: "),
-        (("-b", "kafka:9092", "-t", "no topic"), "--topic: "),
+        (("-b", "kafka:9092", "-t", "no topic"), "--topic: must be letters"),
         (("--config", "missing.toml"), "missing.toml"),
         (("--max", "0"), "--max"),
     ],
