@@ -37,7 +37,6 @@ PAGE_ALERTS = 20
 WALL_ALERTS = 12
 CAMERA_ALERTS = 6
 MOST_FORM_BYTES = 4096
-FORM_TIME = "%Y-%m-%dT%H:%M"
 
 
 class Pages:
@@ -117,7 +116,9 @@ def _add_alerts(router: APIRouter, made: Pages) -> None:
             status=422 if problem else 200,
             cameras=made.view.cameras(),
             alerts=found,
-            wanted=query,
+            wanted=wanted,
+            since=_form_time(wanted.since_seconds),
+            until=_form_time(wanted.until_seconds),
             problem=problem,
             is_newest=before is None,
             newest=f"/alerts?{urlencode(kept)}" if kept else "/alerts",
@@ -189,11 +190,22 @@ def filter_of(camera: str, label: str, since: str, until: str) -> tuple[AlertFil
     problem, times = "", []
     for name, text in (("From", since), ("Until", until)):
         try:
-            times.append(datetime.strptime(text[:16], FORM_TIME).replace(tzinfo=UTC).timestamp() if text else None)
-        except ValueError:
+            times.append(_utc(text).timestamp() if text else None)
+        except (ValueError, OverflowError):  # the latter of an offset at either end of time
             times.append(None)
             problem = f"{name}: {text[:40]!r} is not a time like 2026-01-31T12:00."
     return AlertFilter(camera or None, label or None, times[0], times[1]), problem
+
+
+def _utc(text: str) -> datetime:
+    """Return a time of an address: UTC, or as its offset says."""
+    at = datetime.fromisoformat(text)
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def _form_time(seconds: float | None) -> str:
+    """Spell a time as the form's fields do."""
+    return "" if seconds is None else _at(seconds).replace(tzinfo=None).isoformat(timespec="minutes")
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -13,7 +13,9 @@ from playwright.sync_api import Browser, expect
 from monitor import __version__
 from monitor.bundle import find_bundle, load_bundle
 from monitor.config import CameraConfig
+from monitor.records import CameraState, CameraStatus, FailureReason
 from tests.conftest import require
+from tests.events.test_tracker import make_score
 from tests.services import browser as browser_service
 from tests.services.browser import Visit, chromium, visit
 from tests.services.monitor import MonitorProcess, configuration
@@ -27,6 +29,7 @@ from .conftest import FPS
 pytestmark = [pytest.mark.xdist_group("page"), pytest.mark.timeout(240)]
 
 TOKEN = "open-sesame-0123456789"
+ALERT = "1b0c6f0a-0000-5000-8000-000000000001"
 SLOTS = load_bundle(find_bundle("demo", Path())).manifest.window_slots
 DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 LOOKS = [("light", "desk", DESK), ("dark", "desk", DESK), ("dark", "phone", PHONE)]
@@ -194,6 +197,61 @@ def test_a_camera_that_is_no_longer_watched_leaves_the_wall(browser):
         shown.reporter.camera_removed("gate")
         expect(page.locator("[data-camera]")).to_have_count(2)
         expect(page.locator("#count")).to_have_text("0 of 2 online")
+        assert here.complaints == []
+
+
+def test_a_camera_that_is_lost_shows_since_when_and_no_score_of_now(browser):
+    shown = SetView()
+    shown.reporter.camera_added(CameraConfig(id="yard", url="rtsp://camera/x"))
+    shown.reporter.status(CameraStatus("yard", CameraState.ONLINE, 60.0))
+    shown.feed.history.note(make_score(0, 0.9), {"scuffle": 0.9})
+    with served(shown) as address, visit(browser, base_url=address) as wall, visit(browser, base_url=address) as one:
+        for here, path in ((wall, "/"), (one, "/cameras/yard")):
+            here.page.goto(path)
+            expect(here.page.locator("#live")).to_have_text("Live")
+            expect(here.page.locator(".score-value")).to_have_text("0.90")
+        shown.reporter.status(CameraStatus("yard", CameraState.OFFLINE, 3600.0, reason=FailureReason.STALLED))
+        for here in (wall, one):
+            expect(here.page.locator(".camera .condition-text")).to_have_text("offline")
+            expect(here.page.locator(".score-value")).to_have_text("–")
+        expect(one.page.locator("time.since")).to_have_text("1970-01-01 01:00:00")
+        shown.feed.history.note(make_score(1, 0.8), {"scuffle": 0.8})  # a window that was still on its way
+        time.sleep(1.5)
+        for here in (wall, one):
+            expect(here.page.locator(".score-value")).to_have_text("–")
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_no_name_is_too_long_for_the_page(browser, size):
+    shown, name, label = SetView(), "N" * 200, "l" * 60
+    shown.reporter.camera_added(CameraConfig(id="i" * 63, name=name, site="S" * 200, url="rtsp://camera/x"))
+    lost = CameraStatus("i" * 63, CameraState.OFFLINE, 60.0, reason=FailureReason.STALLED, detail="d" * 300)
+    shown.reporter.status(lost)
+    time_told = "2026-01-31T12:00:00.000Z"
+    shown.messages = [
+        {
+            "alert_id": ALERT,
+            "phase": "started",
+            "reason": None,
+            "camera": {"id": "i" * 63, "name": name, "site": "S" * 200},
+            "event": {"label": label, "score": 0.9, "peak_score": 0.9, "threshold_on": 0.8, "threshold_off": 0.5},
+            "time": {"started_at": time_told, "published_at": time_told, "duration_seconds": None},
+            "evidence": {
+                "frame_times": [time_told] * 8,
+                "attention": [0.125] * 8,
+                "most_attended_at": time_told,
+                "coverage": 1.0,
+                "degraded": False,
+                "clip": None,
+            },
+            "model": {"name": "m" * 60, "version": "1", "engine": "openvino", "precision": "fp32"},
+        }
+    ]
+    with served(shown) as address, visit(browser, base_url=address, viewport=size) as here:
+        for path in ("/", "/alerts", f"/alerts?label={label}", f"/alerts/{ALERT}", f"/cameras/{'i' * 63}"):
+            here.page.goto(path)
+            expect(here.page.locator("#live")).to_have_text("Live")
+            assert here.page.evaluate("document.documentElement.scrollWidth") <= size["width"], path
         assert here.complaints == []
 
 

@@ -26,6 +26,7 @@ from monitor.web.app import Page
 from monitor.web.feed import Feed
 from monitor.web.server import WebServer
 from monitor.web.view import AlertView, Health
+from tests.events.test_tracker import make_score
 
 
 @dataclass
@@ -131,6 +132,39 @@ def test_the_page_shows_state_and_escapes_names(address, shown):
 @pytest.mark.parametrize("before", ["9" * 19, "9" * 5000, "-1", "x", "²"])
 def test_a_position_that_no_alert_has_is_no_error(before, address):
     assert get(f"{address}/alerts?before={quote(before)}")[0] == 200
+
+
+def test_a_camera_that_is_away_has_no_score_of_now(address, shown):
+    shown.reporter.camera_added(CameraConfig(id="yard", url="rtsp://camera/x"))
+    shown.reporter.status(CameraStatus("yard", CameraState.ONLINE, 1.0))
+    shown.feed.history.note(make_score(0, 0.9), {"scuffle": 0.9})
+    for path in ("/", "/cameras/yard"):
+        assert '<b class="score-value">0.90</b>' in get(f"{address}{path}")[2]
+    shown.reporter.status(CameraStatus("yard", CameraState.OFFLINE, 2.0, reason=FailureReason.TIMED_OUT))
+    for path in ("/", "/cameras/yard"):
+        assert '<b class="score-value">–</b>' in get(f"{address}{path}")[2]
+
+
+@pytest.mark.parametrize(
+    ("since", "shown_as"),
+    [
+        ("2026-01-31T12:00", "2026-01-31T12:00"),
+        ("2026-01-31T12:00:30Z", "2026-01-31T12:00"),
+        ("2026-01-31T12:00+01:00", "2026-01-31T11:00"),
+        ("2026-01-31", "2026-01-31T00:00"),
+    ],
+)
+def test_a_time_in_the_address_is_utc_or_what_its_offset_says(since, shown_as, address):
+    status, _, body = get(f"{address}/alerts?since={quote(since)}")
+    assert status == 200
+    assert f'name="since" value="{shown_as}"' in body
+
+
+@pytest.mark.parametrize("since", ["noon", "2026-13-01T00:00", "0001-01-01T00:00+14:00", "99999-01-01T00:00"])
+def test_a_time_that_cannot_be_read_is_told(since, address):
+    status, _, body = get(f"{address}/alerts?since={quote(since)}")
+    assert status == 422
+    assert "is not a time like 2026-01-31T12:00" in body
 
 
 def test_a_taken_port_is_one_clear_error(shown):

@@ -1,7 +1,7 @@
 // One camera: its picture, the scores of the last hour with the attention under them, its newest window, its alerts.
 
 import { onAlert, onEvidence, reset as resetAlerts } from "./alertlist.js";
-import { cards, lookOn, showCamera } from "./cameras.js";
+import { cards, isAway, lookOn, showCamera } from "./cameras.js";
 import { fetched, listen } from "./live.js";
 import { highest } from "./scoreline.js";
 
@@ -131,7 +131,7 @@ function describe() {
 }
 
 function showWindow(window) {
-  card.ownerDocument.querySelector(".score-value").textContent = highest(window).toFixed(2);
+  document.querySelector(".score-value").textContent = isAway(card) ? "–" : highest(window).toFixed(2);
   document.querySelector(".score-label").textContent = Object.keys(window.scores).join(", ");
   const list = document.getElementById("window");
   const most = Math.max(...window.attention, 1e-9);

@@ -4,13 +4,21 @@ const LOOK_MILLISECONDS = 2000;
 
 export const cards = new Map([...document.querySelectorAll(".camera")].map((card) => [card.dataset.camera, card]));
 
+// No pictures come, so the newest score is of the past.
+export const isAway = (card) => ["offline", "refused", "connecting"].includes(card.dataset.condition);
+
 export function showCamera(camera) {
   const card = cards.get(camera.id);
   if (!card) return;
   card.dataset.condition = camera.condition;
   card.toggleAttribute("data-active", camera.active_events > 0);
-  for (const place of document.querySelectorAll(cards.size > 1 ? `.camera[data-camera="${CSS.escape(camera.id)}"] .condition-text` : ".condition-text")) {
-    place.textContent = camera.condition;
+  const place = cards.size > 1 ? card : document;
+  for (const text of place.querySelectorAll(".condition-text")) text.textContent = camera.condition;
+  if (isAway(card)) place.querySelector(".score-value").textContent = "–";
+  const since = document.querySelector("time.since");
+  if (since && camera.since !== null) {
+    since.dateTime = new Date(camera.since * 1000).toISOString();
+    since.textContent = since.dateTime.slice(0, 19).replace("T", " ");
   }
   card.querySelector(".detail").textContent = camera.detail;
 }

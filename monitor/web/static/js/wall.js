@@ -1,7 +1,7 @@
 // The wall: states, pictures, score lines and the newest alerts.
 
 import { onAlert, onEvidence, reset as resetAlerts } from "./alertlist.js";
-import { cards, lookOn, showCamera } from "./cameras.js";
+import { cards, isAway, lookOn, showCamera } from "./cameras.js";
 import { fetched, listen } from "./live.js";
 import { Scoreline, highest } from "./scoreline.js";
 
@@ -12,7 +12,7 @@ function show(window) {
   if (!line) return;
   line.add(window);
   const card = cards.get(window.camera);
-  card.querySelector(".score-value").textContent = highest(window).toFixed(2);
+  card.querySelector(".score-value").textContent = isAway(card) ? "–" : highest(window).toFixed(2);
   card.querySelector(".score-label").textContent = Object.keys(window.scores).join(", ");
 }
 
@@ -31,7 +31,7 @@ async function fetchScores() {
 }
 
 function count() {
-  const online = [...cards.values()].filter((card) => !["offline", "refused", "connecting"].includes(card.dataset.condition));
+  const online = [...cards.values()].filter((card) => !isAway(card));
   document.getElementById("count").textContent = `${online.length} of ${cards.size} online`;
 }
 
