@@ -14,12 +14,15 @@ from monitor.cli.messages import print_messages
 from monitor.config import load_config
 from monitor.delivery.outbox import Outbox, StoredAlert
 
+MOST = 1_000_000
+"""Alerts that are listed at once: they are all held in memory."""
+
 
 def alerts(
     config: ConfigPath = Path("config.toml"),
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new alerts as they come.")] = False,
     as_json: AsJson = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the newest.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=MOST, help="How many of the newest.")] = 20,
     camera: Annotated[str | None, typer.Option("--camera", help="Only this camera's.")] = None,
     health: Annotated[bool, typer.Option("--health", help="The messages on cameras' health instead.")] = False,
 ) -> None:

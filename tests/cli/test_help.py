@@ -34,6 +34,13 @@ def test_a_label_without_a_verdict_is_told_both() -> None:
     assert str(refusal) == "--true or --false: say whether the event happened"
 
 
+@pytest.mark.parametrize("limit", ["0", "-1", "1000001", "9" * 30, "nan"])
+def test_a_limit_that_no_list_has_is_refused(limit: str) -> None:
+    refused = CliRunner().invoke(app, ["alerts", "--limit", limit])
+    assert refused.exit_code == 2
+    assert "'--limit'" in refused.output
+
+
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_without_torch_the_command_says_how_to_install_it(command: str, tmp_path: Path) -> None:
     arguments = [command, str(tmp_path), *(["--out", str(tmp_path / "mine")] if command == "train" else [])]
