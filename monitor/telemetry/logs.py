@@ -76,6 +76,17 @@ class _Forwarded(logging.Handler):
 
 def _redacting(redactor: Redactor) -> structlog.typing.Processor:
     def process(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        return {key: redactor.clean(value) if isinstance(value, str) else value for key, value in event.items()}
+        return {key: _cleaned(value, redactor) for key, value in event.items()}
 
     return process
+
+
+def _cleaned(value: Any, redactor: Redactor) -> Any:
+    """Return a value without secrets, whatever it holds."""
+    if isinstance(value, str):
+        return redactor.clean(value)
+    if isinstance(value, dict):
+        return {key: _cleaned(inner, redactor) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_cleaned(inner, redactor) for inner in value]
+    return value

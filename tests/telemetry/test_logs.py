@@ -35,6 +35,15 @@ def test_lines_are_json_and_redacted(capsys):
     assert "hunter2" not in line
 
 
+def test_what_stands_in_a_list_or_a_table_is_redacted(capsys):
+    configure_logs(level="info", style="json", redactor=Redactor(["hunter2"]))
+    problems = ["cameras[0] (yard).url: hunter2", ("hunter2",)]
+    structlog.get_logger().error("configuration_not_reloaded", problems=problems, cameras={"yard": ["hunter2", 2]})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["problems"] == ["cameras[0] (yard).url: [redacted]", ["[redacted]"]]
+    assert json.loads(line)["cameras"] == {"yard": ["[redacted]", 2]}
+
+
 def test_a_traceback_is_redacted(capsys):
     configure_logs(level="info", style="json", redactor=Redactor(["hunter2"]))
     try:
