@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ import structlog
 
 from monitor.delivery.kafka import DeliveryState
 from monitor.delivery.media import MediaFolder
-from monitor.delivery.outbox import Outbox, OutboxReader, OutboxStats
+from monitor.delivery.outbox import Outbox, OutboxReader, OutboxStats, message_of
 from monitor.errors import OutboxUnavailable
 from monitor.reporting import PipelineView, Reporter
 from monitor.roster import Roster
@@ -108,11 +107,13 @@ class LiveView:
                 before=before,
             )
         )
-        return [AlertView(position, json.loads(value)) for position, value in newest]
+        told = [(position, message_of(value)) for position, value in newest]
+        return [AlertView(position, message) for position, message in told if message is not None]
 
     def alert(self, alert_id: str) -> Sequence[Mapping[str, Any]]:
         """Return the messages of one alert; none where it is not known, or while the outbox cannot be read."""
-        return [json.loads(value) for value in self._read(lambda history: history.messages_of(alert_id))]
+        told = [message_of(value) for value in self._read(lambda history: history.messages_of(alert_id))]
+        return [message for message in told if message is not None]
 
     def _read(self, read: Callable[[OutboxReader], list[_Row]]) -> list[_Row]:
         """Return what is read of the outbox; nothing while it cannot be."""

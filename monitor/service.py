@@ -32,7 +32,7 @@ from monitor.events.evidence import clip_name
 from monitor.housekeeping import Housekeeper
 from monitor.live_view import BEAT_SECONDS, LiveView
 from monitor.model_keeper import Model, ModelKeeper, Refusal, open_model, open_shadow
-from monitor.records import CameraStatus, CaptureCounts, EvidenceKind, EvidenceReport, EvidenceResult, Sample
+from monitor.records import Alert, CameraStatus, CaptureCounts, EvidenceKind, EvidenceReport, EvidenceResult, Sample
 from monitor.reload import applied, changes_between
 from monitor.reporting import Reporter
 from monitor.roster import Roster
@@ -250,8 +250,21 @@ class Service:
         """End the events that a crash left open."""
         unfinished = self._outbox.unfinished()
         if unfinished:
-            log.warning("events_recovered", count=len(unfinished))
-            self._decider.say([recovered(last, published_seconds=time.time()) for last in unfinished])
+            ends = [end for last in unfinished if (end := self._end_of(last)) is not None]
+            log.warning("events_recovered", count=len(ends))
+            self._decider.say(ends)
+
+    @staticmethod
+    def _end_of(last: Alert) -> Alert | None:
+        """Return the end of an event that a crash left open; None where its message cannot be read here.
+
+        A newer program wrote it, or the disk has damaged it: the next start tries again.
+        """
+        try:
+            return recovered(last, published_seconds=time.time())
+        except ValueError as exc:
+            log.error("event_not_recovered", camera=last.camera, alert=last.alert_id, reason=type(exc).__name__)
+            return None
 
     def _wait(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):

@@ -10,6 +10,7 @@ from monitor.config import load_config
 from monitor.errors import OutboxUnavailable
 from monitor.service import open_service
 from monitor.web.view import AlertFilter
+from tests.delivery.test_outbox import make_alert
 
 
 @pytest.fixture
@@ -33,3 +34,17 @@ def test_an_outbox_that_cannot_be_read_is_one_line_however_many_pages_are_asked_
                 assert service._view.alert("1") == []
         assert service._view.alerts(AlertFilter(), limit=5) == []
     assert [line["event"] for line in lines] == ["outbox_not_read"]
+
+
+def test_an_open_event_that_cannot_be_read_keeps_no_monitor_from_its_start(service):
+    """An older program after a newer one may not know every reason; a disk may have flipped a bit."""
+    alerts = [make_alert(number, camera=camera) for number, camera in enumerate(("yard", "gate"))]
+    service._outbox.commit(alerts, now=1.0)
+    with capture_logs() as lines:
+        service._end_unfinished()
+    assert [(line["event"], line.get("camera")) for line in lines] == [
+        ("event_not_recovered", "yard"),
+        ("event_not_recovered", "gate"),
+        ("events_recovered", None),
+    ]
+    assert [alert.camera for alert in service._outbox.unfinished()] == ["yard", "gate"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import typer
 from monitor.cli.console import AsJson, ConfigPath
 from monitor.cli.messages import print_messages
 from monitor.config import load_config
-from monitor.delivery.outbox import Outbox, StoredAlert
+from monitor.delivery.outbox import Outbox, StoredAlert, message_of
 
 MOST = 1_000_000
 """Alerts that are listed at once: they are all held in memory."""
@@ -44,5 +43,5 @@ def alerts(
 
 
 def _print_alerts(stored: list[StoredAlert], *, as_json: bool, health: bool, header: bool = True) -> None:
-    messages = [json.loads(alert.value) for alert in stored]
+    messages = [message for alert in stored if (message := message_of(alert.value)) is not None]
     print_messages(messages, as_json=as_json, health=health, header=header)

@@ -170,6 +170,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.text_factory = _text
         try:
             with _noticing_damage():
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -231,6 +232,7 @@ class ReadOnlyDatabase:
             )
         except sqlite3.Error as exc:
             raise OutboxUnavailable(path, _reason(exc)) from exc
+        self._connection.text_factory = _text
         self._lock = threading.Lock()
 
     def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
@@ -248,6 +250,11 @@ class ReadOnlyDatabase:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+def _text(raw: bytes) -> str:
+    """Return a column's text; a row that the disk has damaged must not keep the others from being read."""
+    return raw.decode(errors="replace")
 
 
 def _claim(path: Path) -> int:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -240,9 +241,18 @@ class Outbox:
         return tuple(refused)
 
     def pending(self, limit: int, *, after_position: int = 0, health: bool = False) -> list[StoredAlert]:
-        """Return alerts that wait for their acknowledgement, oldest first; with `health` as in `recent`."""
+        """Return alerts that wait for their acknowledgement, oldest first; with `health` as in `recent`.
+
+        One that the disk has damaged is put aside, or it would hold up all others for ever.
+        """
         where = f"WHERE {WAITING_HEALTH if health else WAITING_EVENTS} LIMIT ?"
-        return [_stored(row) for row in self._database.read(f"{STORED} {where}", (after_position, limit))]
+        rows = self._database.read(f"{STORED} {where}", (after_position, limit))
+        whole = {stored.position: stored for stored in _whole(rows)}
+        for position, _, _, _, alert_id, _, camera, *_ in rows if len(whole) < len(rows) else ():
+            if position not in whole:
+                log.error("alert_damaged", camera=camera, alert=alert_id)
+                self.dead_letter(position, "damaged in the outbox")
+        return list(whole.values())
 
     def acknowledge(self, positions: Sequence[int]) -> None:
         """Note that Kafka has these alerts: they no longer wait. Unknown positions are ignored."""
@@ -264,7 +274,7 @@ class Outbox:
     def unfinished(self) -> list[Alert]:
         """Return the last message of each alert that has not ended, in the order they were said."""
         where = "WHERE a.position IN (SELECT position FROM unfinished) ORDER BY a.position"
-        return [_stored(row).alert for row in self._database.read(f"{STORED} {where}")]
+        return [stored.alert for stored in _whole(self._database.read(f"{STORED} {where}"))]
 
     def recent(self, limit: int, *, camera: str | None = None, health: bool = False) -> list[StoredAlert]:
         """Return the newest alerts, newest first; with `health` the messages on cameras' health instead."""
@@ -386,6 +396,13 @@ class OutboxReader:
         self._database.close()
 
 
+def message_of(value: bytes) -> Any:
+    """Return an alert's message; None where the disk has damaged it."""
+    with suppress(ValueError):
+        return json.loads(value)
+    return None
+
+
 def _log_set_aside(path: Path, reason: str) -> None:
     log.error("outbox_set_aside", path=str(path), reason=reason, hint="sqlite3's .recover may still read it")
 
@@ -425,7 +442,7 @@ def _only(camera: str | None, health: bool) -> tuple[str, tuple[Any, ...]]:
 def _recent(database: Database | ReadOnlyDatabase, limit: int, camera: str | None, health: bool) -> list[StoredAlert]:
     where, named = _only(camera, health)
     rows = database.read(f"{STORED} WHERE {where} ORDER BY a.position DESC LIMIT ?", (*named, limit))
-    return [_stored(row) for row in rows]
+    return list(_whole(rows))
 
 
 def _after(
@@ -434,7 +451,7 @@ def _after(
     where, named = _only(camera, health)
     parameters = (*named, position, limit)
     rows = database.read(f"{STORED} WHERE {where} AND a.position > ? ORDER BY a.position LIMIT ?", parameters)
-    return [_stored(row) for row in rows]
+    return list(_whole(rows))
 
 
 def _stats(database: Database | ReadOnlyDatabase, now: float, *, bounds: _Bounds | None) -> OutboxStats:
@@ -452,6 +469,13 @@ def _stats(database: Database | ReadOnlyDatabase, now: float, *, bounds: _Bounds
         full=share >= 1,
         filled_ratio=share,
     )
+
+
+def _whole(rows: Sequence[Row]) -> Iterator[StoredAlert]:
+    """Yield the alerts of these rows, but those that the disk has damaged: SQLite finds that only in its own pages."""
+    for row in rows:
+        with suppress(ValueError, TypeError):
+            yield _stored(row)
 
 
 def _stored(row: Row) -> StoredAlert:

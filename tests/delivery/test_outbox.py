@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -354,6 +354,27 @@ def test_a_closed_store_says_so(settings: OutboxConfig) -> None:
     outbox.close()
     with pytest.raises(OutboxUnavailable, match="closed"):
         outbox.commit([make_alert()], now=100.0)
+
+
+@pytest.mark.parametrize(
+    "damage_row", ["headers = CAST(X'5B5B22FF' AS TEXT)", "headers = '[1]'", "phase = 'stArted'", "value = NULL"]
+)
+def test_an_alert_that_the_disk_has_damaged_holds_up_no_other(settings: OutboxConfig, damage_row: str) -> None:
+    """A flipped bit within a row is nothing that SQLite could find."""
+    outbox = Outbox.open(settings, deliver=True)
+    outbox.commit([make_alert(number) for number in range(4)], now=100.0)
+    with closing(sqlite3.connect(settings.path)) as other, other:
+        other.execute("PRAGMA ignore_check_constraints = ON")
+        other.execute("PRAGMA writable_schema = ON")
+        other.execute("UPDATE sqlite_schema SET sql = replace(sql, 'value BLOB NOT NULL', 'value BLOB')")
+    with closing(sqlite3.connect(settings.path)) as other, other:
+        other.execute(f"UPDATE alerts SET {damage_row} WHERE alert_id = 'alert-yard-1'")
+    whole = [make_alert(number) for number in (0, 2, 3)]
+    assert waiting(outbox) == whole
+    assert outbox.unfinished() == whole
+    assert [stored.alert for stored in outbox.after(0)] == whole
+    assert (outbox.stats(101.0).dead_letters, outbox.stats(101.0).pending) == (1, 3)
+    outbox.close()
 
 
 def damaged_files(settings: OutboxConfig) -> list[Path]:
