@@ -16,7 +16,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from monitor.capture.nal import START_CODE, parameter_sets, sets_of_extradata, with_start_codes
-from monitor.capture.ring import RingPacket, StreamFormat
+from monitor.capture.ring import STEP_BACK_SECONDS, RingPacket, StreamFormat
 from monitor.errors import EvidenceFailed
 
 PART = ".part"
@@ -67,6 +67,8 @@ class ClipWriter:
         """Return why a packet cannot go into this clip; empty when it can."""
         if packet.segment is not self.first.segment:
             return "the stream broke"
+        if packet.seconds < self.end_seconds - STEP_BACK_SECONDS:
+            return "the clock was set back"  # its end, a time on that clock, would come too late by as much
         if packet.serial != self.last_serial + 1:
             return "packets were lost out of the ring"
         if packet.is_keyframe and self._parameters_of(packet) not in ((), self._parameters):

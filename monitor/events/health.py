@@ -67,6 +67,7 @@ class HealthTracker:
 
     def note_time(self, now: float) -> list[HealthChange]:
         """Tell the change that has become due by now, if any."""
+        self._mind_the_clock(now)
         state, since, hold = self._seen(now)
         if state is not self._state:
             self._state, self._since = state, since
@@ -83,6 +84,12 @@ class HealthTracker:
         )
         self._told = state
         return [change]
+
+    def _mind_the_clock(self, now: float) -> None:
+        """Let nothing hold since a time to come: where the clock was set back, it would be told late by as much."""
+        self._since = min(self._since, now)
+        self._same_since = None if self._same_since is None else min(self._same_since, now)
+        self._dark_since = None if self._dark_since is None else min(self._dark_since, now)
 
     def _seen(self, now: float) -> tuple[HealthState, float, float]:
         """Return what seems to be the case, since when, and how long it has to hold."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -85,6 +86,17 @@ def assert_sound(path: Path) -> None:
 @pytest.fixture
 def ring() -> PacketRing:
     return PacketRing(seconds=60, most_bytes=10_000_000)
+
+
+def test_a_clip_ends_where_the_clock_is_set_back(ring, tmp_path):
+    """Its end is a time: on a clock that was set back by an hour, it would come an hour late."""
+    fill(ring, drawn_video(tmp_path / "source.mp4", codec="h264"), begin_seconds=5000.0)
+    packets = [
+        replace(packet, seconds=packet.seconds - 3600.0 * (number >= 60))
+        for number, packet in enumerate(ring.since(5000.0))
+    ]
+    clip, ending = write(tuple(packets), tmp_path / "clip.mp4")
+    assert (clip.packets, ending) == (60, "the clock was set back")
 
 
 @pytest.mark.parametrize("container", ["mp4", "ts"])

@@ -49,6 +49,18 @@ def test_online_is_told_once_it_has_held(tracker):
     assert tracker.note_time(100) == []
 
 
+@pytest.mark.parametrize("seen", ["offline", "dark", "frozen"])
+def test_a_clock_that_is_set_back_delays_nothing_by_as_much(tracker, seen):
+    online(tracker, 5000)
+    if seen == "offline":
+        tracker.note_status(status(CameraState.OFFLINE, 5010, FailureReason.STALLED))
+    else:
+        tracker.note_counts(counts(contrast=1.0) if seen == "dark" else counts(change=0.0), 5010)
+    assert tracker.note_time(1410) == []
+    [change] = tracker.note_time(1440)
+    assert (change.state.value, change.since_seconds) == (seen, 1410)
+
+
 def test_offline_is_told_after_its_time_with_its_reason(tracker):
     online(tracker, 0)
     assert tracker.note_status(status(CameraState.OFFLINE, 10, FailureReason.STALLED)) == []
