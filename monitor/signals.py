@@ -1,4 +1,4 @@
-"""The process' signals in, two calls out: stop, and read everything anew."""
+"""The process' signals in, two calls out: stop, and read everything anew; before anything runs, the end or a note."""
 
 from __future__ import annotations
 
@@ -8,6 +8,29 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+
+@contextmanager
+def signals_while_loading() -> Iterator[threading.Event]:
+    """End at once on SIGTERM; keep a SIGHUP for later: the event given is set then.
+
+    By itself SIGHUP would end the program, and to the first process of a container SIGTERM would do nothing at all.
+    """
+    reload_asked = threading.Event()
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    def remember(_number: int, _frame: FrameType | None) -> None:
+        reload_asked.set()
+
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, leave)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, remember)
+    try:
+        yield reload_asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

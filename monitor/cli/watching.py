@@ -9,6 +9,7 @@ import structlog
 from monitor.cli.console import ConfigPath, speak
 from monitor.config import load_config
 from monitor.service import open_service
+from monitor.signals import signals_while_loading
 from monitor.surroundings import check_surroundings
 
 log = structlog.get_logger()
@@ -19,8 +20,14 @@ def run(config: ConfigPath = Path("config.toml")) -> None:
 
     Example: `monitor run --config config.toml`
     """
-    loaded = load_config(config)
-    redactor = speak(loaded)
-    for missing in check_surroundings(loaded, config, every_file=False):  # looked for again and again, as a camera is
-        log.warning("video_file_missing", key=missing.key, reason=missing.reason)
-    open_service(loaded, config_path=config, learn_secrets=redactor.learn).run()
+    with signals_while_loading() as reload_asked:
+        loaded = load_config(config)
+        redactor = speak(loaded)
+        for missing in check_surroundings(
+            loaded, config, every_file=False
+        ):  # looked for again and again, as a camera is
+            log.warning("video_file_missing", key=missing.key, reason=missing.reason)
+        service = open_service(loaded, config_path=config, learn_secrets=redactor.learn)
+        if reload_asked.is_set():
+            service.ask_to_reload()
+        service.run()

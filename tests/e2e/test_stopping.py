@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -9,6 +11,7 @@ import subprocess
 import threading
 import time
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -17,6 +20,8 @@ from tests.services.monitor import COMMAND, MonitorProcess, configuration
 from tests.services.rtsp import Mount, RtspServer
 
 from .conftest import FPS
+
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -106,6 +111,46 @@ def test_while_a_queue_is_full(tmp_path, scene_streams):
         with MonitorProcess(config) as monitor:
             monitor.wait_for_metric("monitor_frames_dropped_total", 1, 30, reason="scoring_queue")
             assert_stops_cleanly(monitor)
+
+
+def slow_bundle(folder):
+    """A bundle with a pipe for a file: whoever opens its other end waits until a monitor is about to read it."""
+    bundle = shutil.copytree(ROOT / "models/bundles/demo", folder / "slow")
+    golden = bundle / "golden.npz"
+    golden.rename(bundle / "whole.npz")
+    os.mkfifo(golden)
+    return bundle
+
+
+def test_while_it_loads(tmp_path):
+    """As the first process of a container too, to which SIGTERM does nothing unless the program says so."""
+    bundle = slow_bundle(tmp_path)
+    config = configuration(tmp_path, [{"id": "yard", "url": "rtsp://127.0.0.1:1/x"}], bundle=bundle)
+    command = [*COMMAND, "run", "--config", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process, (bundle / "golden.npz").open("wb"):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+        assert process.stderr.read() == b""
+
+
+def test_a_reload_that_is_asked_for_while_it_loads_waits_for_its_start(tmp_path):
+    bundle = slow_bundle(tmp_path)
+    config = configuration(tmp_path, [{"id": "yard", "url": "rtsp://127.0.0.1:1/x"}], bundle=bundle)
+    monitor = MonitorProcess(config)
+
+    def ask():
+        with (bundle / "golden.npz").open("wb") as pipe:
+            monitor.process.send_signal(signal.SIGHUP)
+            content = (bundle / "whole.npz").read_bytes()
+            (bundle / "whole.npz").replace(bundle / "golden.npz")
+            pipe.write(content)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    with monitor:
+        asking.join(5)
+        monitor.wait_for_event("configuration_reloaded", 10)
+        assert_stops_cleanly(monitor)
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
