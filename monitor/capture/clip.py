@@ -6,6 +6,7 @@ The file is fragmented, so what is written of it plays at any moment. It is call
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,6 +32,8 @@ LAYOUT = {
     "frag_duration": "1000000",  # a crash costs the last second at most
     "flush_packets": "1",
 }
+FAILURES = (av.error.FFmpegError, OSError, ValueError, OverflowError)
+"""What writing a clip may end in; OverflowError: of timestamps that are further apart than a file can tell."""
 
 
 class ClipWriter:
@@ -59,9 +62,16 @@ class ClipWriter:
         """Time of the newest picture in it."""
         self._leading = True
         try:
-            self._container, self._stream = self._open(first, comment)
-        except (av.error.FFmpegError, ValueError, IndexError) as exc:  # IndexError: no stream in what should be one
+            self._file = self._part.open("wb")  # ours: PyAV leaves its own open where the header cannot be written
+        except OSError as exc:
             raise EvidenceFailed(_said(exc)) from exc
+        try:
+            self._container, self._stream = self._begin(first, comment)
+        except EvidenceFailed:
+            with suppress(OSError):
+                self._file.close()
+            self._part.unlink(missing_ok=True)
+            raise
 
     def follows(self, packet: RingPacket) -> str:
         """Return why a packet cannot go into this clip; empty when it can."""
@@ -87,7 +97,8 @@ class ClipWriter:
             return  # shown before the first keyframe and made of pictures that are not here
         try:
             self._container.mux_one(self._muxed(packet))
-        except (av.error.FFmpegError, ValueError) as exc:
+            self._file.flush()
+        except FAILURES as exc:
             raise EvidenceFailed(_said(exc)) from exc
         self.packets += 1
         self.end_seconds = max(self.end_seconds, packet.seconds)
@@ -99,15 +110,22 @@ class ClipWriter:
             EvidenceFailed: it cannot be closed or named; what was written stays in the part.
         """
         try:
-            self._container.close()
+            with self._file:
+                self._container.close()
             self._part.replace(self._path)
             return self._path.stat().st_size
-        except (av.error.FFmpegError, OSError) as exc:
+        except FAILURES as exc:
+            raise EvidenceFailed(_said(exc)) from exc
+
+    def _begin(self, first: RingPacket, comment: str) -> tuple[OutputContainer, Stream]:
+        try:
+            return self._open(first, comment)
+        except (*FAILURES, IndexError) as exc:  # IndexError: no stream in what should be one
             raise EvidenceFailed(_said(exc)) from exc
 
     def _open(self, first: RingPacket, comment: str) -> tuple[OutputContainer, Stream]:
         with _template(first) as template:
-            container = av.open(str(self._part), "w", format="mp4", options=LAYOUT)
+            container = av.open(self._file, "w", format="mp4", options=LAYOUT)
             stream = container.add_stream_from_template(template.streams.video[0], opaque=True)
             if self._format.codec in TAGS:
                 stream.codec_context.codec_tag = TAGS[self._format.codec]
@@ -115,6 +133,7 @@ class ClipWriter:
             self._order.depth = stream.codec_context.reorder_depth
             container.metadata["comment"] = comment
             container.start_encoding()
+            self._file.flush()
         return container, stream
 
     def _muxed(self, packet: RingPacket) -> Packet[Stream]:

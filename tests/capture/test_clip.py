@@ -10,13 +10,15 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 
 from monitor.capture.clip import ClipWriter
 from monitor.capture.nal import parameter_sets, sets_of_extradata, with_start_codes
-from monitor.capture.ring import PacketRing, RingPacket, StreamFormat
+from monitor.capture.ring import PacketRing, RingPacket, Segment, StreamFormat
 from monitor.errors import EvidenceFailed
 from tests.conftest import crossing_square
+from tests.test_decisions import full_disk
 
 FPS = 25
 PICTURES = 100
@@ -86,6 +88,36 @@ def assert_sound(path: Path) -> None:
 @pytest.fixture
 def ring() -> PacketRing:
     return PacketRing(seconds=60, most_bytes=10_000_000)
+
+
+def test_a_clip_that_cannot_be_begun_leaves_nothing_open(ring, tmp_path):
+    """Each event on a full disk would cost a descriptor, until the capture process reaches no camera any more."""
+    fill(ring, drawn_video(tmp_path / "source.mp4", codec="h264"))
+    first = ring.since(0.0)[0]
+    before = psutil.Process().num_fds()
+    with full_disk():
+        for number in range(5):
+            with pytest.raises(EvidenceFailed, match="large"):
+                ClipWriter(tmp_path / f"{number}.mp4", first)
+    headless = replace(
+        first, payload=b"\0\0\0\1\x65\x88", segment=Segment(replace(first.segment.format, extradata=b""))
+    )
+    for number in range(5):
+        with pytest.raises(EvidenceFailed, match="Invalid"):
+            ClipWriter(tmp_path / f"{number}.mp4", headless)
+    assert psutil.Process().num_fds() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["source.mp4"]
+
+
+def test_a_timestamp_that_no_file_can_tell_fails_the_clip_alone(ring, tmp_path):
+    fill(ring, drawn_video(tmp_path / "source.mp4", codec="h264"))
+    packets = ring.since(0.0)
+    clip = ClipWriter(tmp_path / "clip.mp4", packets[0])
+    clip.write(packets[0])
+    with pytest.raises(EvidenceFailed, match="too large"):
+        clip.write(replace(packets[1], pts=2**62))
+    clip.finish()
+    assert len(frames_of(tmp_path / "clip.mp4")) == 1
 
 
 def test_a_clip_ends_where_the_clock_is_set_back(ring, tmp_path):
