@@ -1,6 +1,7 @@
 """One SQLite file: transactions in, rows or a clear error out. The only door to `sqlite3`.
 
-A file that SQLite finds damaged is set aside under a new name, never deleted, and a new one is begun.
+A file that SQLite finds damaged is set aside under a new name, never deleted, and a new one is begun. One that somebody
+removes while it is open is put back as it was: SQLite itself would go on with what nobody can open any more.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Database:
         version: of the schema; a file with a greater one is refused.
         begin_anew: run on the new file after a damaged one was set aside.
         on_set_aside: told where a damaged file was put, and what was wrong with it.
+        on_put_back: told that the file had been removed, and is there again.
     """
 
     def __init__(
@@ -66,12 +68,14 @@ class Database:
         version: int,
         begin_anew: Callable[[sqlite3.Connection], None],
         on_set_aside: Callable[[Path, str], None],
+        on_put_back: Callable[[Path], None],
     ) -> None:
         self.path = path
         self._schema = schema
         self._version = version
         self._begin_anew = begin_anew
         self._on_set_aside = on_set_aside
+        self._on_put_back = on_put_back
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._claim: int | None = None
@@ -155,7 +159,9 @@ class Database:
         """Return the connection; where the file in place of a damaged one could not be begun, try that again."""
         if self._claim is None:
             raise OutboxUnavailable(self.path, "it is closed")
-        return self._connection or self._begin()
+        if self._connection is None:
+            return self._begin()
+        return self._connection if self.path.exists() else self._put_back(self._connection)
 
     def _begin(self) -> sqlite3.Connection:
         """Begin a new file in place of one that was set aside."""
@@ -167,6 +173,23 @@ class Database:
             raise
         self._connection = connection
         return connection
+
+    def _put_back(self, removed: sqlite3.Connection) -> sqlite3.Connection:
+        """Write the file anew where somebody has removed it, with all that it held."""
+        if not _lock_of(self.path).exists():  # it went too: without it another monitor would take the file
+            before, self._claim = self._claim, _claim(self.path)
+            if before is not None:
+                os.close(before)
+        beside = Path(f"{self.path}.new")
+        beside.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(beside)) as copy:
+            removed.backup(copy)
+        removed.close()  # before there is a new log: it removes the one of this name
+        self._connection = None
+        beside.rename(self.path)
+        self._connection = self._connect()
+        self._on_put_back(self.path)
+        return self._connection
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
@@ -257,9 +280,13 @@ def _text(raw: bytes) -> str:
     return raw.decode(errors="replace")
 
 
+def _lock_of(path: Path) -> Path:
+    return Path(f"{path}.lock")
+
+
 def _claim(path: Path) -> int:
     """Claim the file for this process; the operating system ends the claim with the process, however that ends."""
-    lock = Path(f"{path}.lock")
+    lock = _lock_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

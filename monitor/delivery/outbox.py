@@ -200,6 +200,7 @@ class Outbox:
             version=SCHEMA_VERSION,
             begin_anew=_continue_positions,
             on_set_aside=_log_set_aside,
+            on_put_back=lambda path: log.error("outbox_put_back", path=str(path), reason="somebody had removed it"),
         )
         database.open()
         return cls(database, settings, deliver=deliver)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -337,16 +338,24 @@ def test_a_newer_format_is_left_alone(settings: OutboxConfig) -> None:
         Outbox.open(settings, deliver=True)
 
 
+SECOND_MONITOR = """
+import sys
+from pathlib import Path
+from monitor.config import OutboxConfig
+from monitor.delivery.outbox import Outbox
+Outbox.open(OutboxConfig(path=Path(sys.argv[1])), deliver=True)
+"""
+
+
+def is_turned_away(settings: OutboxConfig) -> bool:
+    """Whether a second process cannot open the store."""
+    second = [sys.executable, "-c", SECOND_MONITOR, str(settings.path)]
+    ran = subprocess.run(second, capture_output=True, text=True, timeout=60, check=False)
+    return "another monitor uses it" in ran.stderr
+
+
 def test_a_second_monitor_is_turned_away(outbox: Outbox, settings: OutboxConfig) -> None:
-    script = (
-        "import sys; from pathlib import Path; from monitor.config import OutboxConfig\n"
-        "from monitor.delivery.outbox import Outbox\n"
-        "Outbox.open(OutboxConfig(path=Path(sys.argv[1])), deliver=True)"
-    )
-    second = subprocess.run(
-        [sys.executable, "-c", script, str(settings.path)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert "another monitor uses it" in second.stderr
+    assert is_turned_away(settings)
 
 
 def test_a_closed_store_says_so(settings: OutboxConfig) -> None:
@@ -375,6 +384,23 @@ def test_an_alert_that_the_disk_has_damaged_holds_up_no_other(settings: OutboxCo
     assert [stored.alert for stored in outbox.after(0)] == whole
     assert (outbox.stats(101.0).dead_letters, outbox.stats(101.0).pending) == (1, 3)
     outbox.close()
+
+
+def test_a_file_that_somebody_removes_is_put_back_with_all_that_it_held(settings: OutboxConfig) -> None:
+    outbox = Outbox.open(settings, deliver=True)
+    for number in range(3):
+        outbox.commit([make_alert(number)], now=100.0)
+        shutil.rmtree(settings.path.parent)
+        assert outbox.stats(100.0).pending == number + 1
+        with outbox.reader() as reader:
+            assert len(reader.after(0)) == number + 1
+    outbox.commit([make_alert(3)], now=100.0)
+    assert is_turned_away(settings)
+    outbox.close()
+    outbox = Outbox.open(settings, deliver=True)
+    assert waiting(outbox) == [make_alert(number) for number in range(4)]
+    outbox.close()
+    assert not list(settings.path.parent.glob("*.new*"))
 
 
 def damaged_files(settings: OutboxConfig) -> list[Path]:
