@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, expect
 from monitor import __version__
 from monitor.bundle import find_bundle, load_bundle
 from monitor.config import CameraConfig
-from monitor.records import CameraState, CameraStatus, FailureReason
+from monitor.records import CameraState, CameraStatus, FailureReason, HealthChange, HealthState
 from tests.conftest import require
 from tests.events.test_tracker import make_score
 from tests.services import browser as browser_service
@@ -255,6 +255,31 @@ def test_no_name_is_too_long_for_the_page(browser, size):
         assert here.complaints == []
 
 
+def test_cameras_that_show_nothing_are_named_above_the_wall(browser):
+    shown = SetView()
+    for number in range(60):
+        shown.reporter.camera_added(CameraConfig(id=f"hall-{number}", name=f"Hall {number}", url="rtsp://camera/x"))
+        shown.reporter.status(CameraStatus(f"hall-{number}", CameraState.ONLINE, 60.0))
+    lost = CameraStatus("hall-41", CameraState.OFFLINE, 61.0, reason=FailureReason.STALLED)
+    shown.reporter.status(lost)
+    with served(shown) as address, visit(browser, base_url=address, viewport=DESK) as here:
+        page, named = here.page, here.page.locator("#troubled")
+        page.goto("/")
+        expect(page.locator("#live")).to_have_text("Live")
+        expect(named).to_have_text("Look at: Hall 41 (offline)")
+        named.get_by_role("link", name="Hall 41").focus()
+        shown.reporter.health(HealthChange("hall-3", HealthState.DARK, None, 62.0, 63.0, None, ""))
+        expect(named).to_have_text("Look at: Hall 3 (dark), Hall 41 (offline)")
+        named.get_by_role("link", name="Hall 41").click()
+        expect(page.locator("#camera-hall-41 h2")).to_be_in_viewport()
+        for camera in ("hall-41", "hall-3"):
+            shown.reporter.status(CameraStatus(camera, CameraState.ONLINE, 64.0))
+        shown.reporter.health(HealthChange("hall-3", HealthState.ONLINE, HealthState.DARK, 65.0, 66.0, None, ""))
+        expect(named).to_be_hidden()
+        assert here.judge() == []
+        assert here.complaints == []
+
+
 def test_a_camera_s_page_draws_its_hour(visited):
     page = visited.page
     page.goto("/cameras/yard")
@@ -316,6 +341,8 @@ def test_everything_is_reached_by_keyboard(visited):
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
+    page.keyboard.press("Tab")
+    expect(page.locator("#troubled").get_by_role("link", name="Dead end")).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="The yard", exact=True)).to_be_focused()
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")

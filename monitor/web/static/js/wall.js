@@ -33,6 +33,22 @@ async function fetchScores() {
 function count() {
   const online = [...cards.values()].filter((card) => !isAway(card));
   document.getElementById("count").textContent = `${online.length} of ${cards.size} online`;
+  listTroubled();
+}
+
+// Among many cards nobody finds the few that show nothing. What stands there already stays, and keeps the focus.
+function listTroubled() {
+  const troubled = [...cards.values()].filter((card) => !["online", "connecting"].includes(card.dataset.condition));
+  const pieces = troubled.flatMap((card, index) => {
+    const link = document.createElement("a");
+    link.href = `#${card.id}`;
+    link.textContent = card.querySelector("h2").textContent;
+    return [index ? ", " : "Look at: ", link, ` (${card.dataset.condition})`];
+  });
+  const list = document.getElementById("troubled");
+  list.hidden = !troubled.length;
+  const text = pieces.map((piece) => piece.textContent ?? piece).join("");
+  if (list.textContent !== text) list.replaceChildren(...pieces);
 }
 
 function onCamera(camera) {
