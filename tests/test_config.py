@@ -264,7 +264,7 @@ def test_tokens_in_the_query_are_secrets(tmp_path):
 
 def test_a_variable_that_is_no_json_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("MONITOR_CAMERAS", "[{")
-    assert "cameras" in problems(write(tmp_path, ONE_CAMERA))["environment"]
+    assert "is not JSON" in problems(write(tmp_path, ONE_CAMERA))["MONITOR_CAMERAS"]
 
 
 def test_labels_must_be_the_models(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -38,6 +38,13 @@ def unread_variables(values: Mapping[str, Any], keys: Mapping[str, type[BaseMode
         and not _is_read(name, keys)
         and not any(name in text for other, text in ours.items() if other != name)  # MONITOR_HTTP__TOKEN_ENV names it
     ]
+
+
+def variable_of(location: Sequence[int | str]) -> str:
+    """Return the variable that sets a place of the configuration, as it stands in the environment; empty: none does."""
+    ours = {name.upper(): name for name in os.environ}
+    spelled = (_spelled(*map(str, location)), _spelled("cameras") if location[:1] == ("cameras",) else "")
+    return next((ours[name] for name in spelled if name in ours), "")
 
 
 def _is_read(name: str, keys: Mapping[str, type[BaseModel] | None]) -> bool:

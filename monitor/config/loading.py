@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,8 +139,7 @@ def load_config(path: Path) -> Config:
     try:
         config = Config(**_with_absolute_paths(values, path.resolve().parent))
     except SettingsError as exc:
-        reason = f"a MONITOR_ variable is not JSON: {exc}"
-        raise ConfigInvalid(path, [Problem("environment", reason), *unread]) from None
+        raise ConfigInvalid(path, [_not_json(exc), *unread]) from None
     except ValidationError as exc:
         raise ConfigInvalid(path, [*problems_of(exc, values, Config), *unread]) from None
     if unread:
@@ -168,6 +168,13 @@ def check_against_model(config: Config, manifest: Manifest, path: Path | str, *,
     ]
     if problems:
         raise ConfigInvalid(path, problems)
+
+
+def _not_json(exc: SettingsError) -> Problem:
+    """Return the problem of a variable that stands for a whole section, or for the cameras; the error names its key."""
+    name = re.sub(r'.*field "(\w+)".*', r"\1", str(exc)).upper()
+    example = f"MONITOR_{name}__… sets one key of it" if name != "CAMERAS" else '[{"id": "yard", "url": "…"}]'
+    return Problem(f"MONITOR_{name}", f"is not JSON: {example}")
 
 
 def _holds_nul(value: Any) -> bool:

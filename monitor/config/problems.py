@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from monitor.config.environment import variable_of
 from monitor.errors import Problem
 
 Location = tuple[int | str, ...]
@@ -58,14 +59,21 @@ def problems_of(invalid: ValidationError, values: Mapping[str, Any], settings: t
         settings: the model that does not take them.
     """
     errors = invalid.errors(include_url=False)
-    return [
-        Problem(_key(error["loc"], values), _reason(error, settings)) for error in errors if not _follows(error, values)
-    ]
+    return [_problem(error, values, settings) for error in errors if not _follows(error, errors)]
 
 
-def _follows(error: ErrorDetails, values: Mapping[str, Any]) -> bool:
+def _problem(error: ErrorDetails, values: Mapping[str, Any], settings: type[BaseModel]) -> Problem:
+    variable = variable_of(error["loc"])
+    reason = _reason(error, settings)
+    return Problem(
+        _key(error["loc"], {} if variable else values), f"{reason} (set by {variable})" if variable else reason
+    )
+
+
+def _follows(error: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
     """Whether an error only follows from others: no camera is left because each one is wrong."""
-    return error["type"] == "too_short" and error["loc"] == ("cameras",) and bool(values.get("cameras"))
+    of_cameras = [other for other in errors if other["loc"][:1] == ("cameras",)]
+    return error["type"] == "too_short" and error["loc"] == ("cameras",) and len(of_cameras) > 1
 
 
 def _key(location: Location, values: Mapping[str, Any]) -> str:

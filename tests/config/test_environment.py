@@ -29,6 +29,22 @@ def test_it_is_told_with_all_other_problems(tmp_path, monkeypatch):
     assert problems(write(tmp_path, "colour = 1\n" + ONE_CAMERA)).keys() == {"colour", "model.threds", "MONITOR_ZZZ"}
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("MONITOR_HTTP__PORT", "abc", {"http.port": "must be a whole number, not 'abc' (set by MONITOR_HTTP__PORT)"}),
+        ("monitor_http__port", "abc", {"http.port": "must be a whole number, not 'abc' (set by monitor_http__port)"}),
+        ("MONITOR_CAMERAS", "[]", {"cameras": "must have at least 1 (set by MONITOR_CAMERAS)"}),
+        ("MONITOR_CAMERAS", '[{"id": "gate"}]', {"cameras[0].url": "is missing (set by MONITOR_CAMERAS)"}),
+        ("MONITOR_CAMERAS", "yard", {"MONITOR_CAMERAS": 'is not JSON: [{"id": "yard", "url": "…"}]'}),
+        ("MONITOR_MODEL", "demo", {"MONITOR_MODEL": "is not JSON: MONITOR_MODEL__… sets one key of it"}),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_variable(tmp_path, monkeypatch, name, value, told):
+    monkeypatch.setenv(name, value)
+    assert problems(write(tmp_path, ONE_CAMERA)) == told
+
+
 def test_what_is_read_is_none(tmp_path, monkeypatch):
     for name in ("MONITOR_CONFIG", "MONITOR_TOKEN", "MONITOR_YARD", "monitor_instance", "MONITOR_GATE"):
         monkeypatch.setenv(name, "open-sesame-0123456789")
