@@ -38,7 +38,7 @@ def alerts(
             time.sleep(0.5)
             new = outbox.after(last, camera=camera, health=health)
             if new:
-                _print_alerts(new, as_json=as_json, health=health, header=False)
+                _print_alerts(new, as_json=as_json, health=health, header=not last)
                 last = new[-1].position
 
 
