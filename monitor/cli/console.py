@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from rich.table import Column, Table
 
 from monitor.bundle import MANIFEST, find_bundle
 from monitor.config import Config
+from monitor.errors import InputInvalid
 from monitor.telemetry.logs import configure_logs
 from monitor.telemetry.redaction import Redactor
 
@@ -24,6 +26,7 @@ out = Console()
 err = Console(stderr=True)
 
 
+PICTURE_ENDINGS = (".png", ".svg", ".pdf")
 UNBOUNDED, NARROWEST = 10_000, 60
 """Columns of a terminal: more than any table needs, and fewer than which nothing is folded for."""
 
@@ -45,6 +48,18 @@ def print_whole(table: Table) -> None:
 def width_of(table: Table) -> int:
     """Return how many columns of a terminal a table takes where nothing of it is folded."""
     return out.measure(table, options=out.options.update(max_width=UNBOUNDED)).maximum
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a picture that could only fail after the whole run.
+
+    Raises:
+        InputInvalid: no picture can be written there.
+    """
+    if path.suffix.lower() not in PICTURE_ENDINGS:
+        raise InputInvalid(path, f"the ending must be one of {', '.join(PICTURE_ENDINGS)}")
+    if not os.access(path.resolve().parent, os.W_OK):
+        raise InputInvalid(path, "its folder is missing or cannot be written")
 
 
 def speak(config: Config | None) -> Redactor:

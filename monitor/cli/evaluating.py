@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from monitor.bundle import Bundle, find_bundle, load_bundle
-from monitor.cli.console import AsJson, err, out, speak
+from monitor.cli.console import AsJson, check_picture, err, out, speak
 from monitor.cli.training import tell_how_to_resume, training_room
 from monitor.errors import InputInvalid
 
@@ -51,6 +51,8 @@ def evaluate(
     bundle = load_bundle(find_bundle(model, Path.cwd()))
     if plot is not None and not room.evaluation.holds_recordings(data):
         raise InputInvalid("--plot", f"draws what recordings give, and {data} has no events.csv")
+    if plot is not None:
+        check_picture(plot)
     report = watched = None
     if folds or room.evaluation.holds_clips(data):
         options = {"console": err, "cache": cache, "skip_bad": skip_bad, "prefix": prefix}

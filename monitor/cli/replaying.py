@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -16,15 +15,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from monitor.bundle import Bundle, load_bundle
-from monitor.cli.console import AsJson, err, named_bundle, out, speak
+from monitor.cli.console import AsJson, check_picture, err, named_bundle, out, speak
 from monitor.config import Config, EventsConfig, ModelConfig, ScoringConfig, check_against_model, load_config
 from monitor.errors import InputInvalid
 from monitor.model_keeper import configured_bundle
 from monitor.replay import Replayed, replay_video
 from monitor.roster import alert_context
 from monitor.scoring.engine import OpenedEngine, open_configured
-
-PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 
 def replay(
@@ -93,10 +90,7 @@ def _check_plot(plot: Path, videos: list[Path]) -> None:
     """Refuse a plot that could only fail after the whole run."""
     if len(videos) != 1:
         raise InputInvalid("--plot", "draws one video; give one")
-    if plot.suffix.lower() not in PLOT_ENDINGS:
-        raise InputInvalid(plot, f"the ending must be one of {', '.join(PLOT_ENDINGS)}")
-    if not os.access(plot.resolve().parent, os.W_OK):
-        raise InputInvalid(plot, "its folder is missing or cannot be written")
+    check_picture(plot)
 
 
 @contextmanager

@@ -34,6 +34,19 @@ def test_a_label_without_a_verdict_is_told_both() -> None:
     assert str(refusal) == "--true or --false: say whether the event happened"
 
 
+@pytest.mark.parametrize(
+    ("plot", "reason"),
+    [("none/x.png", "its folder is missing"), ("x.txt", "the ending must be one of .png, .svg, .pdf")],
+)
+def test_a_picture_that_cannot_be_written_is_told_before_the_recordings_are_watched(
+    plot: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "events.csv").write_text("path,start_seconds,end_seconds,label\nnone.mp4,,,\n")
+    refusal = CliRunner().invoke(app, ["evaluate", str(tmp_path), "--plot", str(tmp_path / plot)]).exception
+    assert isinstance(refusal, InputInvalid)
+    assert reason in refusal.reason
+
+
 @pytest.mark.parametrize("limit", ["0", "-1", "1000001", "9" * 30, "nan"])
 def test_a_limit_that_no_list_has_is_refused(limit: str) -> None:
     refused = CliRunner().invoke(app, ["alerts", "--limit", limit])
