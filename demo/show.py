@@ -67,7 +67,7 @@ def _seconds(text: str) -> float | None:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if seconds <= 0:
+    if not seconds > 0:  # nor a NaN
         raise InputInvalid("DEMO_SECONDS", f"{text!r} is not a number of seconds above 0")
     return seconds
 
