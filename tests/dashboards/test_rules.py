@@ -87,6 +87,10 @@ def test_the_operations_guide_lists_the_alert_as_it_is(name):
     assert f"| [{name}](runbook.md#{name.lower()}) | {severity} | {after} |" in text
 
 
+def test_the_readme_counts_the_alerts():
+    assert f"{len(alerts())} alerts" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_rules_ask_for_what_there_is():
     known = {metric.name for metric in declared_metrics()} | {rule["record"] for rule in rules() if "record" in rule}
     for expression in rule_expressions():
