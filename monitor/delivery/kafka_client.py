@@ -39,7 +39,6 @@ OWN_FAULT = (
     kafka_errors.MessageSizeTooLargeError,
     kafka_errors.RecordListTooLargeError,
     kafka_errors.InvalidRecordError,
-    kafka_errors.InvalidTimestampError,
 )
 """What Kafka says of a record itself; everything else is Kafka's or the network's trouble and is tried again."""
 LIBRARY_ERRORS = (kafka_errors.KafkaError, OSError, RuntimeError, ValueError)
@@ -421,6 +420,10 @@ def translated(error: BaseException, settings: KafkaConfig, *, topic: str) -> De
             reason = f"Kafka does not permit writing to topic {topic}"
         case kafka_errors.UnknownTopicOrPartitionError():
             reason = f"topic {topic} does not exist"
+        case kafka_errors.InvalidTimestampError():  # every record's, until the clock is set: none is put aside for it
+            reason = (
+                f"{servers} takes no record of this time; set this machine's clock, or the broker's: {plain(error)}"
+            )
         case kafka_errors.InvalidTopicError():
             reason = f"Kafka finds the name of topic {topic} invalid"
         case (

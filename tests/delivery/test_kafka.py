@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 
 from monitor.config import KafkaConfig, OutboxConfig
@@ -429,6 +429,27 @@ def test_topics_are_made_where_the_settings_ask_for_it(strict_broker: KafkaBroke
     with publishing(outbox, impossible) as (_, reports):
         reports.wait(lambda all_reports: bool(all_reports))
     assert reports.all[0].detail.startswith(f"topic {topic}-more cannot be made: ")
+
+
+def test_a_clock_that_is_ahead_costs_no_alert(
+    kafka_broker: KafkaBroker, topic: str, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka 4 refuses what is told to be from more than an hour ahead; once the clock is right, all of it arrives."""
+    send = KafkaProducer.send
+
+    def send_ahead(producer: KafkaProducer, *record: Any, **options: Any) -> Any:
+        return send(producer, *record, **options, timestamp_ms=int((time.time() + 7200) * 1000))
+
+    alerts = make_alerts(topic, 5)
+    outbox.commit(alerts, now=time.time())
+    with publishing(outbox, to(kafka_broker, topic)) as (_, reports):
+        with monkeypatch.context() as ahead:
+            ahead.setattr(KafkaProducer, "send", send_ahead)
+            reports.wait(lambda _: DeliveryState.UNREACHABLE in reports.states)
+            assert "set this machine's clock" in reports.all[-1].detail
+        reports.wait(lambda _: reports.acknowledged == 5, seconds=40.0)
+    assert outbox.stats(time.time()).dead_letters == 0
+    assert arrived(kafka_broker, topic, alerts) == by_camera(alerts)
 
 
 def test_what_waits_goes_to_the_topic_that_is_configured_now(
