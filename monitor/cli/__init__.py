@@ -5,6 +5,7 @@ Exit codes: 0 all is well; 1 something failed while running, or a check found a 
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -41,6 +42,8 @@ app.add_typer(schema_app, name="schema")
 
 def main() -> None:
     """Run the command line; every expected error becomes one message and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name, or a ✓, that the terminal's encoding lacks ends nothing
     try:
         app(standalone_mode=True)
     except MonitorError as exc:

@@ -238,6 +238,13 @@ def test_alerts_are_listed(tmp_path, scene_streams):
     assert "scuffle" in output
 
 
+def test_an_encoding_that_lacks_a_sign_ends_nothing(tmp_path):
+    config = configuration(tmp_path, [{"id": "yard", "url": "rtsp://127.0.0.1:1/x"}], bundle="demo")
+    code, output = run_command("check", "--config", str(config), environment={"PYTHONIOENCODING": "ascii"})
+    assert code == 0
+    assert f"? {config}: 1 camera(s)" in output
+
+
 def test_schemas_are_json_schemas():
     for name in ("config", "alert", "camera"):
         code, output = run_command("schema", name)
