@@ -164,6 +164,13 @@ def test_an_empty_password_is_refused(tmp_path, monkeypatch, given):
     assert all("NO_PASSWORD is empty" in reason for reason in found.values())
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    (tmp_path / "secret").write_text("open-sesame-0123456789\r\n", encoding="utf-8-sig")
+    path = write(tmp_path, "")
+    path.write_text('[http]\ntoken_file = "secret"\n' + ONE_CAMERA, encoding="utf-8-sig")
+    assert load_config(path).http.token.get_secret_value() == "open-sesame-0123456789"
+
+
 def test_a_missing_file_is_named(tmp_path):
     told = problems(tmp_path / "none.toml")["file"]
     assert told.startswith("cannot be read: No such file or directory; give --config FILE or MONITOR_CONFIG, or begin")

@@ -118,7 +118,7 @@ def load_config(path: Path) -> Config:
         ConfigInvalid: with every problem, each under its key.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a byte order mark
     except OSError as exc:
         raise ConfigInvalid(
             path,

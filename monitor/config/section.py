@@ -48,7 +48,7 @@ def secret_file(path: Path | None) -> Path | None:
 
 def first_line(path: Path) -> str:
     """Return the first line of a text file; empty where it has none."""
-    return (path.read_text(encoding="utf-8").splitlines() or [""])[0]
+    return (path.read_text(encoding="utf-8-sig").splitlines() or [""])[0]
 
 
 def secret_variable(name: str) -> str:
