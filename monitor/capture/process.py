@@ -299,6 +299,12 @@ def _offer_oneself() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(KILLED_FIRST), encoding="ascii")
 
 
+def _leave_no_core() -> None:
+    """Write no memory to disk in a crash: it holds passwords, and a camera may crash its decoder again and again."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
+
+
 def _or_exit(body: object) -> None:
     """Run a thread without which the process is of no use; its end is the process's."""
     assert callable(body)  # noqa: S101
@@ -321,6 +327,7 @@ def main(descriptor: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the service stops us, in its own order
     _offer_oneself()
+    _leave_no_core()
     channel: Channel[Command, Report] = Channel(descriptor)
     try:
         plan = channel.receive()

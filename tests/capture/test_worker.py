@@ -228,6 +228,18 @@ def test_nothing_secret_stands_on_a_command_line(ears: Ears, monkeypatch: pytest
     assert "s3cret99" not in said
 
 
+def test_a_crash_writes_no_memory_to_disk(ears: Ears, tmp_path: Path) -> None:
+    """It holds passwords; and a stream that crashes the decoder again and again would fill the disk with it."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))  # where the limit is nought, this shows nothing
+    try:
+        ears.supervisor.add(video(tmp_path))
+        ears.wait(lambda: ears.samples["yard"])
+        assert psutil.Process(ears.pid(0)).rlimit(psutil.RLIMIT_CORE)[0] == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+
+
 def test_cameras_come_and_go_while_others_run(ears: Ears, tmp_path: Path) -> None:
     cameras = [video(tmp_path, name) for name in ("a", "b", "c")]
     for camera in cameras:
