@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from monitor.config import OutboxConfig
 from monitor.delivery.database import SIDECARS
 from monitor.delivery.outbox import Outbox
@@ -36,6 +38,12 @@ def test_a_copy_made_while_it_is_written_takes_its_place(tmp_path):
     assert waiting(restored) == alerts[1:3], "what was acknowledged since the copy is sent again"
     assert len(restored.recent(10)) == 3
     restored.close()
+
+
+def test_where_no_outbox_is_nothing_is_taken_for_a_copy(tmp_path):
+    with pytest.raises(subprocess.CalledProcessError):
+        back_up(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def back_up(folder: Path) -> None:
