@@ -398,7 +398,8 @@ class Decider:
             taken, refused, error = exc.taken, exc.refused, str(exc)
         except OutboxUnavailable as exc:
             taken, error = 0, str(exc)
-        said = tuple(alert for alert in self._unsaid[:taken] if alert not in refused)
+        turned_away = {(alert.alert_id, alert.sequence) for alert in refused}
+        said = tuple(alert for alert in self._unsaid[:taken] if (alert.alert_id, alert.sequence) not in turned_away)
         del self._unsaid[:taken]
         refused += self._make_room()
         self._on_commitment(

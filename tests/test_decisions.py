@@ -18,7 +18,8 @@ from monitor.deadline import Deadline
 from monitor.decisions import Decider, Unwatch, Watch, thresholds_of
 from monitor.delivery.outbox import Outbox
 from monitor.events.alerts import AlertContext
-from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, Threshold
+from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, Phase, Threshold
+from tests.delivery.test_outbox import make_alert
 from tests.events.test_tracker import FIGHT, LABELS, PLAIN, make_score
 
 CONTEXT = AlertContext(
@@ -152,6 +153,18 @@ def test_alerts_wait_in_order_while_the_disk_is_full(desk):
     wait_until(lambda: len(desk.said()) == 3)
     assert desk.said() == [("started", None), ("ended", "end"), ("started", None)]
     assert desk.commitments[-1].unsaid == 0
+
+
+def test_what_a_crowded_outbox_turns_away_after_an_outage_holds_nothing_up(tmp_path):
+    """Thousands of updates may have waited; the cameras' decisions wait behind them."""
+    outbox = Outbox.open(OutboxConfig(path=tmp_path / "outbox.sqlite", maximum_records=100), deliver=True)
+    outbox.commit([make_alert(number, camera="gate") for number in range(95)], now=1.0)
+    desk = Desk(outbox)
+    began = time.monotonic()
+    desk.decider.say([make_alert(number, sequence=1, phase=Phase.UPDATED) for number in range(10_000)])
+    assert time.monotonic() - began < 3.0
+    assert [(len(each.said), len(each.refused)) for each in desk.commitments] == [(0, 10_000)]
+    outbox.close()
 
 
 def test_an_unexpected_error_is_passed_on_and_ends_the_thread(tmp_path):
