@@ -3,8 +3,8 @@
 Between the two stand the gate, the decoder, the stream's clock and the sampler:
 
     awake      every packet is decoded, save pictures that no sample needs and no other picture refers to
-    idle       of each group that is looked at the keyframe is decoded, and after it what a sample's motion context
-               needs; the others are held back until the next look finds the picture unchanged
+    idle       of each group that is looked at the keyframe is decoded, and of some what a sample's motion context
+               needs after it; the others are held back until the next look finds the picture unchanged
     waking     what was held back is decoded first, so the samples before the wake-up come too, in order
 
 Packets are held back by reference, and no further than the group of pictures that was looked at last: a gate that a
@@ -21,7 +21,7 @@ from av.video.frame import PictureType
 
 from monitor.bundle import SampleShape
 from monitor.capture.arrival import Arrived, seconds_of_ticks
-from monitor.capture.gate import LOOK_PIXELS, Gate
+from monitor.capture.gate import LOOK_PIXELS, MOST_LOOK_SECONDS, Gate
 from monitor.capture.sampler import Sampler, StreamClock
 from monitor.capture.scaler import Scaler, Zone
 from monitor.capture.source import Decoded, Source
@@ -68,6 +68,8 @@ class _Look:
 
     begin: int
     """Place of the keyframe's packet among those held back."""
+    samples: bool
+    """Whether a sample is to come of it."""
     judged: bool = False
     """Whether the keyframe has come out of the decoder, and showed nothing new."""
     first_seconds: float | None = None
@@ -128,6 +130,8 @@ class Intake:
         self._last_slot: int | None = None
         self._gap = False
         """Whether the gate has left out frames since the last sample."""
+        self._looked_seconds = self._sampled_seconds = 0.0
+        """When the last look at an idle camera, and the last sample, arrived."""
         self._stamp: float | None = None
         self._interval = FIRST_GUESS_SECONDS
         self._counts = IntakeCounts()
@@ -222,7 +226,7 @@ class Intake:
     def _idle(self, arrived: Arrived) -> Iterator[Seen]:
         gate, source = self._opened()
         if arrived.packet.is_keyframe and gate.wants_look(arrived.received_seconds):
-            self._look = _Look(begin=len(self._group.packets))
+            self._look = self._begin_look(arrived.received_seconds)
         self._group.append(arrived)
         look = self._look
         if look is None:
@@ -235,6 +239,17 @@ class Intake:
             yield from self._look_at(look, one, arrived.received_seconds)
             if self._look is not look:
                 return
+
+    def _begin_look(self, seconds: float) -> _Look:
+        """Look at a keyframe, and make a sample of it where one of the next look would come too late.
+
+        A look has the keyframe alone decoded, a sample the frames of its motion context too, and then the model has it.
+        """
+        since_look, since_sample = seconds - self._looked_seconds, seconds - self._sampled_seconds
+        self._looked_seconds = seconds
+        late = since_sample + since_look > MOST_LOOK_SECONDS
+        was_set_back = since_look < 0.0 or since_sample < 0.0
+        return _Look(begin=len(self._group.packets), samples=late or was_set_back)
 
     def _look_at(self, look: _Look, one: Decoded, received_seconds: float) -> Iterator[Seen]:
         """Judge a keyframe by itself; show it, and what follows it, where it shows nothing new."""
@@ -252,7 +267,11 @@ class Intake:
             self._gap |= missed > 0
             self._sampler.restart()
         seconds = self._date(one)
-        if self._completes(look, seconds):
+        if not look.samples:
+            self._look = None
+            self._sampler.remember(one.frame, time_seconds=seconds)
+            yield Seen(one.frame.pts, seconds, one.camera_seconds, None)
+        elif self._completes(look, seconds):
             self._look = None
             yield self._sampled(one, seconds, idle=True)
         else:
@@ -331,6 +350,7 @@ class Intake:
             one.frame, time_seconds=seconds, received_seconds=one.received_seconds, camera_seconds=one.camera_seconds
         )
         if sample is not None:
+            self._sampled_seconds = sample.received_seconds
             gap = sample.slot - self._last_slot - 1 if self._gap and self._last_slot is not None else 0
             self._last_slot, self._gap = sample.slot, False
             if idle or gap:
