@@ -31,6 +31,7 @@ from benchmarks.capture.scenes import FPS, GOP_SECONDS, SIZE, bits_per_second, e
 from benchmarks.capture.trial import KEEPS_UP_SHARE, Measured, Trial, missing
 from benchmarks.capture.witness import SERVER_NICE, take_precedence
 from monitor.bundle import find_bundle, load_bundle
+from monitor.capture.gate import MOST_LOOK_SECONDS
 from tests.services.rtsp import Mount, RtspServer
 
 CAMERAS = (1, 4, 16, 64)
@@ -135,7 +136,7 @@ def measure(plan: Plan, folder: Path, *, streams: Path, inference_python: Path |
             fps=plan.fps,
             warm_seconds=plan.asleep_seconds if gated else plan.warm_seconds,
             seconds=plan.seconds,
-            slack_seconds=GOP_SECONDS if gated else 0.0,
+            slack_seconds=MOST_LOOK_SECONDS if gated else 0.0,
         )
 
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

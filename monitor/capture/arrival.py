@@ -1,4 +1,4 @@
-"""One packet as it came off the network or out of a file: what all that handle it want to know, looked up once."""
+"""One packet as it came off the network or out of a file, with its times."""
 
 from __future__ import annotations
 
@@ -28,8 +28,6 @@ class Arrived:
     """When it began to come, host clock."""
     seconds: float | None
     """The stream's own timestamp; None where it has none."""
-    camera_seconds: float | None
-    """When the camera saw it, on the camera's clock (RTCP sender report); None when it tells none."""
 
     @classmethod
     def of(cls, packet: Packet[VideoStream], received_seconds: float, time_base: Fraction) -> Arrived:
@@ -41,17 +39,18 @@ class Arrived:
             time_base: seconds of one tick of its timestamps; the packet's own would be made anew with each look at it.
         """
         seconds = None if packet.pts is None else seconds_of_ticks(packet.pts, time_base)
-        return cls(packet, received_seconds, seconds, _camera_seconds(packet))
+        return cls(packet, received_seconds, seconds)
 
+    @property
+    def camera_seconds(self) -> float | None:
+        """When the camera saw it, on the camera's clock (RTCP sender report); None when it tells none.
 
-def _camera_seconds(packet: Packet[VideoStream]) -> float | None:
-    """Return a packet's time on the camera's clock.
-
-    FFmpeg tells it packet by packet, once the first sender report came. Its `start_time_realtime` is the time of
-    that report, not of the first packet: off by up to a report's interval.
-    """
-    producer_time = packet.get_sidedata("prft")
-    if not producer_time.data_size:
-        return None
-    micros: int = PRODUCER_TIME.unpack_from(producer_time)[0]
-    return micros / 1e6
+        Looked up when it is asked for: most packets of an idle camera are never decoded. FFmpeg tells it packet by
+        packet, once the first sender report came. Its `start_time_realtime` is the time of that report, not of the
+        first packet: off by up to a report's interval.
+        """
+        producer_time = self.packet.get_sidedata("prft")
+        if not producer_time.data_size:
+            return None
+        micros: int = PRODUCER_TIME.unpack_from(producer_time)[0]
+        return micros / 1e6

@@ -158,7 +158,8 @@ class Sampler:
     A sample of K pictures is the frame itself and, for k = 1..K-1, the frame nearest to
     `k * context_spacing_seconds` before it among those at least half a spacing off that point or older;
     so a slow stream takes what it has, and no sample is made before there is a past to show.
-    Only the frames that end up in a sample are scaled, each once.
+    Only the frames that end up in a sample are scaled, each once; those of which that can be foreseen at once, since
+    a full frame in 1080p holds 3 MB.
 
     Args:
         camera: id that the samples carry.
@@ -214,7 +215,10 @@ class Sampler:
         if self._recent and time_seconds < self._recent[-1].time_seconds:
             return False
         self._last_seconds = time_seconds
-        self._remember(_Recent(time_seconds, frame))
+        newest = _Recent(time_seconds, frame)
+        if self._is_foreseen(time_seconds):
+            newest.picture(self._scaler)  # now, and not when the sample is made
+        self._remember(newest)
         return True
 
     def wants(self, time_seconds: float, *, frame_seconds: float) -> bool:
@@ -260,6 +264,19 @@ class Sampler:
         while recent[0].time_seconds < oldest_wanted - CONTEXT_SLACK_SECONDS:
             recent.popleft()
 
+    def _is_foreseen(self, time_seconds: float) -> bool:
+        """Whether the next sample will show a frame as its past, if frames go on to come at the last interval."""
+        spacing = self._shape.context_spacing_seconds
+        if not spacing or not self._recent or self._last_slot is None:
+            return False
+        interval = time_seconds - self._recent[-1].time_seconds
+        ahead = (self._last_slot + 1) / self._sample_fps - time_seconds
+        if min(interval, ahead) <= 0.0:
+            return False
+        ahead = math.ceil(ahead / interval - SLOT_TOLERANCE) * interval  # to the first frame of the next slot
+        k = round(ahead / spacing)
+        return 1 <= k < self._shape.pictures and abs(ahead - k * spacing) < interval / 2
+
     def _let_go(self) -> None:
         """Drop the oldest frames where the next sample will find a younger one nearer: a frame in 1080p holds 3 MB."""
         recent = self._recent
@@ -294,6 +311,11 @@ class _Recent:
         self.time_seconds = time_seconds
         self._frame: av.VideoFrame | None = frame
         self._picture: NDArray[np.uint8] | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the full frame is still held."""
+        return self._frame is not None
 
     def picture(self, scaler: Scaler) -> NDArray[np.uint8]:
         """Return (H, W, 3) uint8 RGB at the model's size."""

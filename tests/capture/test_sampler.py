@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from monitor.bundle import SampleShape
 from monitor.capture.sampler import Sampler, StreamClock, slot_of
-from monitor.capture.scaler import Zone
+from monitor.capture.scaler import Scaler, Zone
 from monitor.records import Sample
 from tests.capture.drawing import plain_frame, rgb_frame
 
 PAIR = SampleShape(pictures=2, context_spacing_seconds=1 / 15, width_pixels=32, height_pixels=32)
+FOUR = SampleShape(pictures=4, context_spacing_seconds=1 / 15, width_pixels=32, height_pixels=32)
 SINGLE = SampleShape(pictures=1, context_spacing_seconds=0.0, width_pixels=32, height_pixels=32)
 
 
@@ -241,6 +242,39 @@ def test_no_frame_is_held_that_the_next_sample_would_not_show(
     all_held = run_sampler(Sampler("a", sample_fps=4, shape=PAIR), times, levels)
     assert len(samples) == len(all_held) > 8
     assert [a.pictures.tobytes() for a in samples] == [b.pictures.tobytes() for b in all_held]
+
+
+@pytest.mark.parametrize(("fps", "share"), [(50, 0.85), (30, 0.7), (25, 0.6), (20, 0.45), (15, 0.1), (12, 0.4)])
+def test_what_the_next_sample_will_show_is_held_small(fps: int, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And few frames are scaled that no sample shows, and the samples are those of scaling late."""
+    random = np.random.default_rng(fps)
+    times = [(number + random.uniform(-0.02, 0.02)) / fps for number in range(fps * 5)]
+    levels = [20 + number % 40 * 5 for number in range(len(times))]
+    scaled = 0
+
+    def counted(scaler: Scaler, frame: av.VideoFrame) -> np.ndarray:
+        nonlocal scaled
+        scaled += 1
+        return scale(scaler, frame)
+
+    def run() -> tuple[list[bytes], int, int]:
+        """Return the samples' pictures, how many frames were held at full size, over all times, and how many scaled."""
+        nonlocal scaled
+        scaled = held = 0
+        sampler, samples = Sampler("a", sample_fps=4, shape=FOUR), []
+        for seconds, level in zip(times, levels, strict=True):
+            samples += run_sampler(sampler, [seconds], [level])
+            held += sum(recent.is_whole for recent in sampler._recent)
+        return [sample.pictures.tobytes() for sample in samples], held, scaled
+
+    scale = Scaler.scaled
+    monkeypatch.setattr(Scaler, "scaled", counted)
+    samples, held, needed = run()
+    monkeypatch.setattr(Sampler, "_is_foreseen", lambda *_: False)
+    all_late, all_held, needed_late = run()
+    assert samples == all_late
+    assert held <= share * all_held
+    assert needed <= 1.25 * needed_late
 
 
 def test_no_sample_before_there_is_a_past() -> None:
