@@ -94,7 +94,10 @@ def test_a_gate_costs_no_event_and_little_else(
         for at, (one, other) in enumerate(zip(gated.samples, gated.samples[1:], strict=False))
         if one.idle and not other.idle
     )
-    after = gated.samples[woken:]
+    asleep, *after = gated.samples[woken:]
+    assert after[0].idle_slots == after[0].slot - asleep.slot - 1, (
+        "all from the last look on, and what is left out told"
+    )
     assert [sample.slot for sample in after] == list(range(after[0].slot, after[0].slot + len(after)))
     told = [events(watched.samples, bundle, cameras[0]) for watched in (gated, whole)]
     assert [[change.label for change in changes] for changes in told] == [["scuffle"], ["scuffle"]]
