@@ -235,7 +235,9 @@ class Metrics:
             "monitor_outbox_dropped", "Alerts refused by a full outbox, by phase.", ["phase"], registry=registry
         )
         self.dead_letters = Gauge(
-            "monitor_outbox_dead_letters", "Alerts that Kafka refused for themselves.", registry=registry
+            "monitor_outbox_dead_letters",
+            "Alerts put aside: Kafka refused them for themselves, or the disk has damaged them.",
+            registry=registry,
         )
         self.kafka_up = Gauge(
             "monitor_kafka_up", "1 while Kafka takes the topic's messages, else 0.", ["topic"], registry=registry
