@@ -130,11 +130,12 @@ def compose(
 ) -> list[Recording]:
     """Put recordings together, half of them with one event among quiet clips of the same collection."""
     composed = []
+    targets = dataset.targets
     for number in range(recordings):
         home = dataset.clips[rng.choice(indices)].entry.path.name.split("_")[0]
         near = [i for i in indices if dataset.clips[i].entry.path.name.startswith(home)]
-        quiet = [i for i in near if dataset.targets[i] == 0]
-        events = [i for i in near if dataset.targets[i] != 0]
+        quiet = [i for i in near if targets[i] == 0]
+        events = [i for i in near if targets[i] != 0]
         chosen = rng.choice(quiet, pieces, replace=len(quiet) < pieces)
         inside = np.zeros(pieces, np.bool_)
         if number % 2:
