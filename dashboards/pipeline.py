@@ -222,7 +222,7 @@ def _outbox() -> list[Panel]:
         ),
         lines(
             "Dead letters",
-            "Alerts that Kafka refused for themselves, and which are not sent again.",
+            "Alerts put aside and not sent again: Kafka refused them for themselves, or the disk has damaged them.",
             Query(f"monitor_outbox_dead_letters{{{SCOPE}}}", "{{instance}}"),
             steps=((1, ORANGE),),
         ),
