@@ -63,10 +63,10 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 @contextmanager
 def publishing(
-    outbox: Outbox, settings: KafkaConfig, *, stop_seconds: float = 5.0
+    outbox: Outbox, settings: KafkaConfig, *, stop_seconds: float = 5.0, health: bool = False
 ) -> Iterator[tuple[Publisher, Reports]]:
     reports = Reports()
-    publisher = Publisher(outbox, settings, on_report=reports)
+    publisher = Publisher(outbox, settings, on_report=reports, health=health)
     publisher.start()
     try:
         yield publisher, reports
@@ -512,9 +512,11 @@ def test_the_probe_says_what_is_there_and_what_is_not(kafka_broker: KafkaBroker,
     assert missing.lines[0] == f"Kafka at {kafka_broker.bootstrap}: connected"
     assert missing.lines[1].startswith(f"topic {topic}: does not exist; create it")
     assert missing.lines[2].startswith(f"topic {topic}-health: does not exist; create it")
-    outbox.commit([*make_alerts(topic, 1), *make_alerts(f"{topic}-health", 1, first=1)], now=time.time())
-    with publishing(outbox, settings) as (_, reports):
-        reports.wait(lambda _: reports.acknowledged == 2)
+    alert, health = make_alerts(topic, 2)
+    outbox.commit([alert, replace(health, label="")], now=time.time())
+    with publishing(outbox, settings) as (_, reports), publishing(outbox, settings, health=True) as (_, of_health):
+        reports.wait(lambda _: reports.acknowledged == 1)
+        of_health.wait(lambda _: of_health.acknowledged == 1)
     assert probe_kafka(settings) == KafkaReport(
         ok=True,
         lines=(

@@ -83,7 +83,10 @@ def test_without_compiling_no_file_is_left(tiny_bundle: Bundle, tmp_path: Path) 
 
 @pytest.mark.parametrize("preference", ["openvino", "onnxruntime", "auto"])
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
-def test_what_was_not_compiled_falls_back_with_one_line(tiny_bundle: Bundle, tmp_path, preference, precision) -> None:
+def test_what_was_not_compiled_falls_back_with_one_line(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preference, precision
+) -> None:
+    monkeypatch.setattr("monitor.scoring.openvino._capabilities", lambda: ("FP32",))  # some processors have FP16
     doors = doors_to(EngineCache(tmp_path))
     opened = open_engine(tiny_bundle, preference=preference, threads=1, precision=precision, doors=doors)
     assert opened.engine.precision == "fp32"
