@@ -12,7 +12,7 @@ import structlog
 
 from monitor.delivery.kafka import DeliveryState
 from monitor.delivery.media import MediaFolder
-from monitor.delivery.outbox import Outbox, OutboxReader, OutboxStats, message_of
+from monitor.delivery.outbox import Outbox, OutboxReader, OutboxStats, messages_in
 from monitor.errors import OutboxUnavailable
 from monitor.reporting import PipelineView, Reporter
 from monitor.roster import Roster
@@ -107,13 +107,11 @@ class LiveView:
                 before=before,
             )
         )
-        told = [(position, message_of(value)) for position, value in newest]
-        return [AlertView(position, message) for position, message in told if message is not None]
+        return [AlertView(position, message) for position, value in newest for message in messages_in([value])]
 
     def alert(self, alert_id: str) -> Sequence[Mapping[str, Any]]:
         """Return the messages of one alert; none where it is not known, or while the outbox cannot be read."""
-        told = [message_of(value) for value in self._read(lambda history: history.messages_of(alert_id))]
-        return [message for message in told if message is not None]
+        return list(messages_in(self._read(lambda history: history.messages_of(alert_id))))
 
     def _read(self, read: Callable[[OutboxReader], list[_Row]]) -> list[_Row]:
         """Return what is read of the outbox; nothing while it cannot be."""

@@ -267,12 +267,10 @@ class Intake:
             self._gap |= missed > 0
             self._sampler.restart()
         seconds = self._date(one)
-        if not look.samples:
+        completes = look.samples and self._completes(look, seconds)
+        if completes or not look.samples:
             self._look = None
-            self._sampler.remember(one.frame, time_seconds=seconds)
-            yield Seen(one.frame.pts, seconds, one.camera_seconds, None)
-        elif self._completes(look, seconds):
-            self._look = None
+        if completes:
             yield self._sampled(one, seconds, idle=True)
         else:
             self._sampler.remember(one.frame, time_seconds=seconds)

@@ -312,11 +312,6 @@ class _Recent:
         self._frame: av.VideoFrame | None = frame
         self._picture: NDArray[np.uint8] | None = None
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the full frame is still held."""
-        return self._frame is not None
-
     def picture(self, scaler: Scaler) -> NDArray[np.uint8]:
         """Return (H, W, 3) uint8 RGB at the model's size."""
         if self._picture is None and self._frame is not None:

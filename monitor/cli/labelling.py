@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from monitor.bundle import Manifest, load_bundle
 from monitor.cli.console import ConfigPath, out
 from monitor.config import Config, EvidenceConfig, load_config
 from monitor.delivery.media import PART, MediaFolder
-from monitor.delivery.outbox import Outbox
+from monitor.delivery.outbox import Outbox, messages_in
 from monitor.errors import InputInvalid
 from monitor.events.evidence import clip_name
 from monitor.model_keeper import configured_bundle
@@ -56,7 +55,7 @@ def label(
 
 def _message_of(config: Config, alert_id: str) -> dict[str, Any]:
     with Outbox.open_reader(config.outbox.path) as outbox:
-        told = [json.loads(value) for value in outbox.messages_of(alert_id)]
+        told = list(messages_in(outbox.messages_of(alert_id)))
     if not told or "event" not in told[-1]:
         raise InputInvalid(
             f"alert {alert_id}", f"is not in {config.outbox.path}; `monitor alerts` lists those that are"

@@ -11,7 +11,7 @@ import typer
 from monitor.cli.console import AsJson, ConfigPath
 from monitor.cli.messages import print_messages
 from monitor.config import load_config
-from monitor.delivery.outbox import Outbox, StoredAlert, message_of
+from monitor.delivery.outbox import Outbox, StoredAlert, messages_in
 
 MOST = 1_000_000
 """Alerts that are listed at once: they are all held in memory."""
@@ -43,5 +43,5 @@ def alerts(
 
 
 def _print_alerts(stored: list[StoredAlert], *, as_json: bool, health: bool, header: bool = True) -> None:
-    messages = [message for alert in stored if (message := message_of(alert.value)) is not None]
+    messages = list(messages_in(alert.value for alert in stored))
     print_messages(messages, as_json=as_json, health=health, header=header)

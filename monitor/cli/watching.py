@@ -23,9 +23,8 @@ def run(config: ConfigPath = Path("config.toml")) -> None:
     with signals_while_loading() as reload_asked:
         loaded = load_config(config)
         redactor = speak(loaded)
-        for missing in check_surroundings(
-            loaded, config, every_file=False
-        ):  # looked for again and again, as a camera is
+        # A file that is missing is looked for again and again, as a camera is.
+        for missing in check_surroundings(loaded, config, every_file=False):
             log.warning("video_file_missing", key=missing.key, reason=missing.reason)
         service = open_service(loaded, config_path=config, learn_secrets=redactor.learn)
         if reload_asked.is_set():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,12 +248,13 @@ class Outbox:
         """
         where = f"WHERE {WAITING_HEALTH if health else WAITING_EVENTS} LIMIT ?"
         rows = self._database.read(f"{STORED} {where}", (after_position, limit))
-        whole = {stored.position: stored for stored in _whole(rows)}
-        for position, _, _, _, alert_id, _, camera, *_ in rows if len(whole) < len(rows) else ():
-            if position not in whole:
+        whole = list(_whole(rows))
+        sound = {stored.position for stored in whole}
+        for position, _, _, _, alert_id, _, camera, *_ in rows:
+            if position not in sound:
                 log.error("alert_damaged", camera=camera, alert=alert_id)
                 self.dead_letter(position, "damaged in the outbox")
-        return list(whole.values())
+        return whole
 
     def acknowledge(self, positions: Sequence[int]) -> None:
         """Note that Kafka has these alerts: they no longer wait. Unknown positions are ignored."""
@@ -397,11 +398,11 @@ class OutboxReader:
         self._database.close()
 
 
-def message_of(value: bytes) -> Any:
-    """Return an alert's message; None where the disk has damaged it."""
-    with suppress(ValueError):
-        return json.loads(value)
-    return None
+def messages_in(values: Iterable[bytes]) -> Iterator[Any]:
+    """Yield the messages of alerts, but those that the disk has damaged."""
+    for value in values:
+        with suppress(ValueError):
+            yield json.loads(value)
 
 
 def _log_set_aside(path: Path, reason: str) -> None:

@@ -264,7 +264,7 @@ def test_what_the_next_sample_will_show_is_held_small(fps: int, share: float, mo
         sampler, samples = Sampler("a", sample_fps=4, shape=FOUR), []
         for seconds, level in zip(times, levels, strict=True):
             samples += run_sampler(sampler, [seconds], [level])
-            held += sum(recent.is_whole for recent in sampler._recent)
+            held += sum(recent._frame is not None for recent in sampler._recent)
         return [sample.pictures.tobytes() for sample in samples], held, scaled
 
     scale = Scaler.scaled
