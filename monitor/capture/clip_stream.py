@@ -61,8 +61,12 @@ class ClipStreams:
         self._begin(clip)
 
     def drop(self, camera: str) -> None:
-        """Read it no longer."""
+        """Read it no longer, and forget its packets."""
+        self.release(camera)
         self._rings.pop(camera, None)
+
+    def release(self, camera: str) -> None:
+        """Read it no longer; its packets stay for evidence."""
         self._waiting.pop(camera, None)
         self._leave(camera)
 

@@ -7,13 +7,14 @@ holds: its packet rings, out of which evidence is made, and the clips that it ha
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable
 from enum import Enum
 
 from monitor.capture.life import Life
-from monitor.capture.pipe import Report
+from monitor.capture.pipe import ReleaseCamera, Report
 from monitor.records import CameraStatus, CaptureCounts, Sample
 
 HAND_OVER_SECONDS = 8.0
@@ -55,6 +56,8 @@ class Handover:
         self._since = time.monotonic()
         self._given: set[str] = set()
         self._slots: dict[str, int] = {}
+        self._released: dict[str, float] = {}
+        """When the old process was told to watch a camera no longer, in seconds since 1970."""
         self._lock = threading.Lock()
 
     @property
@@ -79,8 +82,10 @@ class Handover:
                 if isinstance(report, Sample):
                     self._slots[camera] = report.slot
                 return (report,)
-            if life is self.new and isinstance(report, Sample) and report.slot > self._slots.get(camera, -1):
-                return (*self._give(camera), report)
+            if life is self.new and isinstance(report, Sample):
+                told = self._slots.get(camera, -1)
+                if report.slot >= told:  # the next one of either continues the grid; the successor need not be faster
+                    return (*self._give(camera), *((report,) if report.slot > told else ()))
             return ()
 
     def waiting(self, cameras: Iterable[str]) -> tuple[str, ...]:
@@ -89,9 +94,11 @@ class Handover:
         with self._lock:
             return tuple(camera for camera in now if camera not in self._given)
 
-    def give(self, camera: str) -> tuple[CameraStatus, ...]:
-        """Let the successor have a camera; return what has to be told for it."""
+    def release(self, camera: str) -> tuple[CameraStatus, ...]:
+        """Let the successor alone have a camera, which it could not show so far; return what has to be told for it."""
+        self.old.send(ReleaseCamera(camera))
         with self._lock:
+            self._released[camera] = time.time()
             return self._give(camera)
 
     def forget(self, camera: str) -> None:
@@ -99,10 +106,13 @@ class Handover:
         with self._lock:
             self._given.discard(camera)
             self._slots.pop(camera, None)
+            self._released.pop(camera, None)
 
-    @property
-    def old_has_evidence(self) -> bool:
-        """Whether the old process' rings reach further back."""
+    def old_has_evidence(self, camera: str, seconds: float) -> bool:
+        """Whether it is the old process that has a camera's packets of a time, in seconds since 1970, and before it."""
+        with self._lock:
+            if seconds > self._released.get(camera, math.inf):
+                return False
         early = self.phase in (Phase.STARTING, Phase.OVERLAP)
         return early or (self.phase is Phase.LINGER and not self.lingered)
 

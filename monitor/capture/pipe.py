@@ -46,6 +46,13 @@ class RemoveCamera:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseCamera:
+    """Service to worker: watch this camera no longer, since another process does; keep its packets for evidence."""
+
+    camera: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Service to worker: close every camera and leave."""
 
@@ -65,7 +72,7 @@ class Heartbeat:
     """Processor time of the process since its start."""
 
 
-Command = CapturePlan | AddCamera | RemoveCamera | EvidenceRequest | ShowCamera | Stop
+Command = CapturePlan | AddCamera | RemoveCamera | ReleaseCamera | EvidenceRequest | ShowCamera | Stop
 Report = Sample | CameraStatus | ClipStreamStatus | CaptureCounts | EvidenceReport | CameraPicture | Heartbeat
 
 Received = TypeVar("Received")

@@ -87,9 +87,9 @@ class Place:
             return self.handover.old, self.handover.new
         return () if self.life is None else (self.life,)
 
-    def evidence_life(self) -> Life | None:
-        """Return the process whose packet rings reach furthest back."""
-        older = self.handover is not None and self.handover.old_has_evidence
+    def evidence_life(self, camera: str, seconds: float) -> Life | None:
+        """Return the process that has a camera's packets of a time, in seconds since 1970, and most of those before."""
+        older = self.handover is not None and self.handover.old_has_evidence(camera, seconds)
         return self.handover.old if self.handover is not None and older else self.life
 
     def note_loss(self, age_seconds: float) -> float:

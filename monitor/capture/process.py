@@ -21,7 +21,7 @@ from monitor.capture.camera import CameraLoop, CapturePlan, Told
 from monitor.capture.clip_stream import ClipStreams
 from monitor.capture.evidence import EvidenceKeeper
 from monitor.capture.left_behind import LeftBehind, ended_by_itself
-from monitor.capture.pipe import AddCamera, Channel, Command, Heartbeat, RemoveCamera, Report
+from monitor.capture.pipe import AddCamera, Channel, Command, Heartbeat, ReleaseCamera, RemoveCamera, Report
 from monitor.capture.ring import PacketRing
 from monitor.config import CameraConfig
 from monitor.errors import SourceFailed
@@ -186,6 +186,8 @@ class Worker:
                 self._add(command.camera)
             elif isinstance(command, RemoveCamera):
                 self._remove(command.camera)
+            elif isinstance(command, ReleaseCamera):
+                self._release(command.camera)
             elif isinstance(command, BeginClip | EndClip | TakePictures | ShowCamera):
                 if self._evidence is not None:
                     self._evidence.put(command)
@@ -204,6 +206,11 @@ class Worker:
             self._drop(camera)
             self._rings.pop(camera, None)
             self._clips.drop(camera)
+
+    def _release(self, camera: str) -> None:
+        with self._lock:
+            self._drop(camera)
+            self._clips.release(camera)
 
     def _drop(self, camera: str) -> None:
         self._waiting.pop(camera, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from monitor.capture.life import Life
 from monitor.records import (
@@ -57,6 +58,14 @@ def kinds_of(request: EvidenceRequest) -> tuple[EvidenceKind, ...]:
     if isinstance(request, BeginClip):
         return (EvidenceKind.CLIP,)
     return (EvidenceKind.SNAPSHOT, EvidenceKind.STRIP) if isinstance(request, TakePictures) else ()
+
+
+def moment_of(request: EvidenceRequest) -> float:
+    """Return the time in seconds since 1970 around which a request wants packets."""
+    if isinstance(request, BeginClip):
+        return request.event_seconds
+    wanted = request.frame_seconds[request.most_attended] if isinstance(request, TakePictures) else None
+    return time.time() if wanted is None else wanted
 
 
 def lost_piece(camera: str, alert_id: str, kind: EvidenceKind, detail: str) -> EvidenceReport:

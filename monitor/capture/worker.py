@@ -23,7 +23,7 @@ from monitor.capture.life import Life, begin_life
 from monitor.capture.pipe import AddCamera, Heartbeat, MessageUnreadable, RemoveCamera, Report, Stop
 from monitor.capture.place import Place, WorkerEvent, WorkerReport, WorkerVitals, lost_status
 from monitor.capture.recycling import memory_limit, note_fresh, reason_to_recycle
-from monitor.capture.requests import OwedEvidence, kinds_of, lost_piece
+from monitor.capture.requests import OwedEvidence, kinds_of, lost_piece, moment_of
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.deadline import Deadline
 from monitor.errors import StopTimedOut
@@ -124,7 +124,7 @@ class CaptureSupervisor:
         """
         with self._lock:
             life = self._owed.clip_owner(request) if isinstance(request, EndClip) else None
-            life = life or next((w.evidence_life() for w in self._workers if request.camera in w.cameras), None)
+            life = life or self._evidence_life(request.camera, moment_of(request))
             if life is not None:
                 self._owed.ask(life, request)
                 life.send(request)
@@ -135,9 +135,13 @@ class CaptureSupervisor:
     def show(self, camera: str) -> None:
         """Have a picture of a camera made, where evidence is kept; `on_picture` is told of it, unless it fails."""
         with self._lock:
-            life = next((worker.evidence_life() for worker in self._workers if camera in worker.cameras), None)
+            life = self._evidence_life(camera, time.time())
             if life is not None:
                 life.send(ShowCamera(camera))
+
+    def _evidence_life(self, camera: str, seconds: float) -> Life | None:
+        worker = next((worker for worker in self._workers if camera in worker.cameras), None)
+        return None if worker is None else worker.evidence_life(camera, seconds)
 
     def stop(self, deadline: Deadline) -> None:
         """Ask the workers to leave, kill those that do not, and wait for all of it, within the deadline.
@@ -290,8 +294,7 @@ class CaptureSupervisor:
             if waiting and handover.phase_seconds < HAND_OVER_SECONDS:
                 return
             for name in waiting:
-                old.send(RemoveCamera(name))
-                for status in handover.give(name):
+                for status in handover.release(name):
                     self._call(self._on_status, status)
             with self._lock:
                 worker.life = new

@@ -16,13 +16,16 @@ import numpy as np
 import psutil
 import pytest
 
-from monitor.capture import recycling
+from monitor.capture import recycling, worker
 from monitor.capture.evidence import EvidencePlan
 from monitor.capture.place import WorkerEvent
 from monitor.config import CameraConfig
 from monitor.deadline import Deadline
 from monitor.records import BeginClip, CameraState, EvidenceResult
 from tests.capture.test_worker import SETTINGS, Ears, capture_processes, video
+from tests.conftest import StartRtsp, StreamFiles
+from tests.services.proxy import FaultyProxy
+from tests.services.rtsp import Mount
 
 pytestmark = pytest.mark.alone
 
@@ -173,6 +176,41 @@ def test_a_worker_that_grows_is_recycled_without_a_gap(
     assert not [state for state in ears.states if state.state is CameraState.OFFLINE]
     assert not any(report.lost for report in ears.workers)
     assert max(vitals.resident_bytes for vitals in ears.vitals) > limit
+
+
+def test_a_camera_that_allows_one_client_alone_goes_over_with_its_past(
+    listen: Callable[..., Ears],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start_rtsp: StartRtsp,
+    stream_files: StreamFiles,
+) -> None:
+    """The successor gets in when the old process has left it; the packets from before stay for clips and pictures."""
+    monkeypatch.setattr(worker, "HAND_OVER_SECONDS", 2.0)
+    server = start_rtsp({"yard": Mount(stream_files.h264, fps=stream_files.fps)})
+    evidence = EvidencePlan(tmp_path / "media", ring_seconds=20.0, ring_bytes=20_000_000)
+    with FaultyProxy(server.port) as proxy:
+        ears = listen(evidence=evidence)
+        ears.supervisor.add(CameraConfig(id="yard", url=f"rtsp://127.0.0.1:{proxy.port}/yard"))
+        ears.wait(lambda: len(ears.samples["yard"]) > 4)
+        proxy.refuse()
+        monkeypatch.setattr(
+            worker, "reason_to_recycle", lambda life, _limit: "a test" if life.age_seconds > 5 else None
+        )
+        ears.wait(lambda: any(report.event is WorkerEvent.RECYCLED for report in ears.workers), 25.0)
+        proxy.accept()
+        switched = time.time()
+        ears.supervisor.keep(BeginClip("yard", "before", "before.mp4", switched - 4.0, switched - 2.0, switched + 1.0))
+        heard = len(ears.samples["yard"])
+        ears.wait(lambda: len(ears.samples["yard"]) > heard + 8)
+        back = ears.samples["yard"][heard].time_seconds
+        ears.supervisor.keep(BeginClip("yard", "after", "after.mp4", back - 1.0, back + 0.5, back + 1.0))
+        ears.wait(lambda: len(ears.evidence) == 2, 15.0)
+    before, after = sorted(ears.evidence, key=lambda report: report.alert_id, reverse=True)
+    assert (before.alert_id, before.result) == ("before", EvidenceResult.KEPT)
+    assert before.seconds > 2.0
+    assert (after.alert_id, after.result, after.detail) == ("after", EvidenceResult.KEPT, "")
+    assert not any(report.lost for report in ears.workers)
 
 
 def test_a_limit_below_what_a_worker_needs_is_told_once_and_not_tried_again(

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from monitor.bundle import SampleShape
 from monitor.capture.camera import CameraLoop, CapturePlan
-from monitor.capture.handover import Handover
+from monitor.capture.handover import Handover, Phase
+from monitor.capture.life import Life
 from monitor.capture.pipe import AddCamera, Channel, Heartbeat, channel_pair
 from monitor.capture.process import Outgoing, Worker, added
 from monitor.config import CameraConfig, CaptureConfig
@@ -159,3 +160,18 @@ def test_cameras_may_come_and_go_while_a_handover_looks_who_waits() -> None:
         ended.set()
         thread.join()
         sys.setswitchinterval(before)
+
+
+def test_a_successor_that_is_always_second_gets_the_camera_all_the_same() -> None:
+    """Both sample the same pictures; which of them is faster must not matter."""
+    old, new = (Life(process=None, channel=None) for _ in range(2))  # type: ignore[arg-type]
+    handover = Handover(old, new, linger_seconds=0.0, reason="")
+    handover.enter(Phase.OVERLAP)
+    told = [
+        report
+        for report in map(sample_of, range(6, 10))
+        for process in (old, new)
+        for report in handover.passed(process, report)
+    ]
+    assert [report.slot for report in told if isinstance(report, Sample)] == [6, 7, 8, 9]
+    assert handover.waiting(["yard"]) == ()

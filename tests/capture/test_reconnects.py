@@ -25,6 +25,8 @@ AWAY_SECONDS = 12.0
 SLOW_FPS = 5.0
 """Pictures a second where many cameras are watched: it is their number that counts."""
 AT_ONCE_SECONDS = 0.1
+MOST_AT_ONCE = 0.8
+"""Share of the cameras: a fifth is expected of waits of up to half a second; twice that happens, four times not."""
 
 
 def test_a_hundred_reconnects_in_a_row_leave_nothing_behind(clips: Clips) -> None:
@@ -98,10 +100,12 @@ def test_all_cameras_are_lost_at_once_and_return(
             give_back()
             wait_for(lambda: all(watch.since(name, given_back) for name in names), ALL_RETURN_SECONDS)
             back = max(watch.first_after(name, given_back) for name in names) - given_back
-            attempts = watch.connects(lost)
+            attempts, planned = watch.connects(lost), watch.planned(lost)
             print(
                 f"{count} cameras: {len(attempts)} attempts, at most {most_at_once(attempts)} in"
-                f" {AT_ONCE_SECONDS:.1f} s; the last one back after {back:.1f} s"
+                f" {AT_ONCE_SECONDS:.1f} s ({most_at_once(planned)} were planned); the last one back after"
+                f" {back:.1f} s"
             )
         assert len(watch.pids()) == len(set(watch.pids())) <= 2
-    assert most_at_once(attempts) < count * 0.6
+    assert len(attempts) >= len(planned) >= count
+    assert most_at_once(planned) < count * MOST_AT_ONCE

@@ -73,6 +73,18 @@ class Watch:
             if status.state is CameraState.CONNECTING and status.time_seconds > since
         )
 
+    def planned(self, since: float) -> list[float]:
+        """Return when cameras that were lost since then meant to connect again, in order.
+
+        When they do also depends on when the machine lets them run.
+        """
+        return sorted(
+            status.time_seconds + status.retry_seconds
+            for told in self.states.values()
+            for status in list(told)
+            if status.retry_seconds is not None and status.time_seconds > since
+        )
+
 
 def camera_for(place: Place, fault: Fault, folder: Path) -> CameraConfig:
     port = place.server.port if fault.transport == "udp" else place.proxy.port
