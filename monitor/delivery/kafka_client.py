@@ -26,6 +26,8 @@ BATCH_BYTES = 262_144
 """Of one partition in one request, at most; one is in flight at a time, so this bounds the rate after an outage."""
 CLOSE_SECONDS = 2.0
 """Longest wait for the producer's thread, after everything it waits for has been broken off."""
+GOODBYE_SECONDS = 1.0
+"""Longest wait for Kafka to keep a group's place, and again for it to let the member go."""
 METADATA_SECONDS = 5
 """How often a subscription looks for a topic or partitions that are new."""
 DETAIL_CHARACTERS = 300
@@ -237,7 +239,7 @@ class Subscription:
         """Keep the place where there is a group, as far as Kafka answers at once, and free the sockets."""
         if self._consumer is not None:
             with suppress(*LIBRARY_ERRORS):
-                self._consumer.close(timeout_ms=round(CLOSE_SECONDS * 1000))
+                self._consumer.close(timeout_ms=round(GOODBYE_SECONDS * 1000))
         elif self._client is not None:
             self._client.close()  # the constructor failed; its sockets are ours to close
         self._consumer = self._client = None
