@@ -1,7 +1,11 @@
-"""The way in: `monitor` and `python -m monitor`. Ctrl-C while the libraries still load ends it quietly."""
+"""The way in: `monitor` and `python -m monitor`. Ctrl-C while the libraries still load ends it quietly.
+
+A SIGHUP in that time asks `monitor run` to read what it has not read yet, and must not end it.
+"""
 
 from __future__ import annotations
 
+import signal
 import sys
 
 INTERRUPTED = 130
@@ -10,6 +14,8 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Load the command line and run it."""
+    if sys.argv[1:2] == ["run"]:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         from monitor import cli
     except KeyboardInterrupt:

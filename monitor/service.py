@@ -221,6 +221,7 @@ class Service:
         return self._address
 
     def _start(self) -> None:
+        self._housekeeper.look()  # the first scrape is told what waits
         self._address = self._web.start()
         self._reporter.engine_opened(self._model.bundle, self._model.opened)
         self._roster.watch_all()

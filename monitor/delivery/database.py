@@ -247,6 +247,8 @@ class ReadOnlyDatabase:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.is_dir():
+            raise OutboxUnavailable(path, "is a folder; outbox.path names a file")
         if not path.is_file():
             raise OutboxUnavailable(path, "there is none yet; `monitor run` makes it")
         try:

@@ -287,6 +287,11 @@ def test_a_missing_store_says_how_it_comes_to_be(tmp_path: Path) -> None:
         Outbox.open_reader(tmp_path / "none.sqlite")
 
 
+def test_a_folder_in_the_place_of_a_store_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(OutboxUnavailable, match="is a folder"):
+        Outbox.open_reader(tmp_path)
+
+
 def test_threads_may_commit_read_and_acknowledge_at_once(outbox: Outbox) -> None:
     def commit() -> None:
         for number in range(60):

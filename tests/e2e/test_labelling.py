@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -108,6 +110,22 @@ def test_a_verdict_that_makes_no_sense_changes_nothing(told, tmp_path, arguments
     assert message in output
     assert "Traceback" not in output
     assert not (tmp_path / "new").exists()
+
+
+def test_a_message_that_the_disk_has_damaged_does_not_hide_the_others(told, tmp_path):
+    shutil.copytree(told.config.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("*.log"))
+    copy = Told(tmp_path / "copy/config.toml", told.alert)
+    damage = "UPDATE alerts SET value = X'7B00' WHERE alert_id = ? AND sequence >= ?"
+    with closing(sqlite3.connect(tmp_path / "copy/outbox.sqlite")) as store:
+        store.execute(damage, (told.alert, 1))
+        store.commit()
+        code, output = copy.label("--true", "--into", str(tmp_path / "new"))
+        assert (code, "scuffle" in output) == (0, True), output
+        store.execute(damage, (told.alert, 0))
+        store.commit()
+    code, output = copy.label("--true", "--into", str(tmp_path / "newer"))
+    assert (code, "is not in" in output, "Traceback" in output) == (2, True, False), output
+    assert not (tmp_path / "newer").exists()
 
 
 def test_what_is_not_there_is_named(told, tmp_path):

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
-from contextlib import closing
+import threading
+import time
+from contextlib import closing, suppress
 
 import jsonschema
 import pytest
 
+from monitor.config import OutboxConfig
+from monitor.delivery.outbox import Outbox
 from monitor.events.messages import alert_schema
+from monitor.records import Phase
+from tests.delivery.test_outbox import make_alert
 from tests.services.kafka import KafkaBroker, consume
 from tests.services.monitor import MonitorProcess, configuration
+from tests.services.ports import free_port
 from tests.services.rtsp import Mount, RtspServer
 
 from .conftest import FPS
@@ -116,6 +123,35 @@ def test_alerts_said_before_kafka_is_there_arrive_in_order(tmp_path, scene_strea
     assert len(told) >= 2
     assert positions == sorted(positions)
     assert told[0]["phase"] == "started"
+
+
+def test_the_first_scrape_tells_what_waits(tmp_path):
+    port = free_port()
+    config = configuration(
+        tmp_path,
+        [{"id": "yard", "url": "rtsp://127.0.0.1:1/x"}],
+        bundle="demo",
+        kafka={"bootstrap_servers": "127.0.0.1:1"},
+        http={"port": port},
+    )
+    outbox = Outbox.open(OutboxConfig(path=tmp_path / "outbox.sqlite"), deliver=True)
+    outbox.commit([make_alert(number, phase=Phase.ENDED) for number in range(3)], now=time.time())
+    outbox.close()
+    monitor = MonitorProcess(config)
+    monitor.address = f"http://127.0.0.1:{port}"
+    starting = threading.Thread(target=monitor.start)
+    starting.start()
+    try:
+        waiting = None
+        while waiting is None:
+            assert starting.is_alive()
+            time.sleep(0.005)
+            with suppress(OSError):
+                waiting = monitor.metric("monitor_outbox_records")
+        assert waiting == 3
+    finally:
+        starting.join(60)
+        monitor.kill()
 
 
 def test_without_kafka_alerts_rest_in_the_store_and_on_the_page(tmp_path, scene_streams):

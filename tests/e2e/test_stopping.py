@@ -153,6 +153,33 @@ def test_a_reload_that_is_asked_for_while_it_loads_waits_for_its_start(tmp_path)
         assert_stops_cleanly(monitor)
 
 
+def test_a_reload_that_is_asked_for_before_its_libraries_are_there_does_not_end_it(tmp_path):
+    config = configuration(tmp_path, [{"id": "yard", "url": "rtsp://127.0.0.1:1/x"}], bundle="demo")
+    monitor = MonitorProcess(config)
+    starting = threading.Thread(target=monitor.start)
+    starting.start()
+    try:
+        end = time.monotonic() + 10
+        while not ignores(monitor, signal.SIGHUP):
+            assert time.monotonic() < end
+        monitor.process.send_signal(signal.SIGHUP)
+        starting.join(60)
+        assert monitor.address
+        assert_stops_cleanly(monitor)
+    finally:
+        monitor.kill()
+        starting.join(5)
+
+
+def ignores(monitor, number):
+    """Whether the monitor's process ignores a signal by now."""
+    if monitor._process is None:
+        return False
+    status = Path(f"/proc/{monitor.process.pid}/status").read_text()
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
+    return int(mask, 16) >> (number - 1) & 1
+
+
 def test_a_second_signal_ends_at_once(tmp_path):
     with silent_server() as port:
         config = configuration(tmp_path, [{"id": "hangs", "url": f"rtsp://127.0.0.1:{port}/stream"}], bundle="demo")
