@@ -226,6 +226,8 @@ class Intake:
     def _idle(self, arrived: Arrived) -> Iterator[Seen]:
         gate, source = self._opened()
         if arrived.packet.is_keyframe and gate.wants_look(arrived.received_seconds):
+            if not self._group.fed:  # the first look since it fell asleep, or the one before it showed nothing
+                source.renew()
             self._look = self._begin_look(arrived.received_seconds)
         self._group.append(arrived)
         look = self._look
@@ -273,7 +275,7 @@ class Intake:
         if completes:
             yield self._sampled(one, seconds, idle=True)
         else:
-            self._sampler.remember(one.frame, time_seconds=seconds)
+            self._sampler.remember(one.frame, time_seconds=seconds, small=look.samples)
             yield Seen(one.frame.pts, seconds, one.camera_seconds, None)
 
     def _completes(self, look: _Look, seconds: float) -> bool:

@@ -209,14 +209,20 @@ class Sampler:
             pictures=np.stack([recent.picture(self._scaler) for recent in chosen]),
         )
 
-    def remember(self, frame: av.VideoFrame, *, time_seconds: float) -> bool:
-        """Take one decoded frame for the past of later ones alone; return whether it was in order."""
+    def remember(self, frame: av.VideoFrame, *, time_seconds: float, small: bool = False) -> bool:
+        """Take one decoded frame for the past of later ones alone; return whether it was in order.
+
+        Args:
+            frame: the full picture.
+            time_seconds: when it was seen, host clock.
+            small: whether to scale it at once, since a sample comes soon; otherwise only where one will show it.
+        """
         self._begin_anew_where_needed(frame, time_seconds)
         if self._recent and time_seconds < self._recent[-1].time_seconds:
             return False
         self._last_seconds = time_seconds
         newest = _Recent(time_seconds, frame)
-        if self._is_foreseen(time_seconds):
+        if small or self._is_foreseen(time_seconds):
             newest.picture(self._scaler)  # now, and not when the sample is made
         self._remember(newest)
         return True

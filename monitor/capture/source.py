@@ -23,6 +23,7 @@ from av.codec.context import Flags as CodecFlags
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from monitor.capture.arrival import Arrived
@@ -44,6 +45,8 @@ UDP_BUFFER_BYTES = 2 * 1024 * 1024
 
 COMPLETE_WITH_THE_NEXT = frozenset({"h264", "hevc"})
 """Over RTP, FFmpeg's parser gives out a picture of these only when the next one begins."""
+RENEWED = frozenset({"h264", "hevc"})
+"""Decoders that know from a header and a keyframe all that they need."""
 
 GUESSED_FPS = 25
 """For elementary streams without timestamps whose headers tell no rate either."""
@@ -99,7 +102,8 @@ class Source:
         self.waited_seconds = 0.0
         """How long the newest packet was waited for."""
         self.stream = stream
-        self.context = stream.codec_context
+        self._renews = stream.codec_context.name in RENEWED and not stream.codec_context.is_hwaccel
+        self.context = _fresh(stream.codec_context) if self._renews else stream.codec_context
         self._time_base = stream.time_base or Fraction(1, 90_000)
         self._is_one_late = container.format.name == "rtsp" and self.context.name in COMPLETE_WITH_THE_NEXT
         self._skip_mode: Literal["DEFAULT", "NONREF"] = "DEFAULT"
@@ -168,7 +172,7 @@ class Source:
         packet = arrived.packet
         packet.opaque = _Rider(arrived.received_seconds, arrived.camera_seconds, packet.is_keyframe)
         try:
-            frames = packet.decode()
+            frames = self.context.decode(packet)
         except av.error.FFmpegError as exc:
             raise failed(self._camera, FailureReason.DECODE_ERROR, exc.strerror or "cannot be decoded") from None
         return [_decoded(frame, arrived.received_seconds) for frame in frames]
@@ -176,6 +180,15 @@ class Source:
     def flush(self) -> None:
         """Let the decoder forget what it holds; it goes on with a keyframe."""
         self.context.flush_buffers()
+
+    def renew(self) -> None:
+        """Begin with a decoder that holds no memory, where that is possible; it goes on with a keyframe.
+
+        An old one keeps the memory of the most pictures that were ever in use at once.
+        """
+        if self._renews:
+            self.context = _fresh(self.context)
+            self._skip_mode = "DEFAULT"
 
     def skip_unreferenced(self, skip: bool) -> None:
         """Say whether pictures that no other one refers to are left out of what is decoded next."""
@@ -211,11 +224,26 @@ def open_source(camera: CameraConfig, settings: CaptureConfig) -> Source:
     if stream is None or container.format.name in NOT_VIDEO_FORMATS:
         container.close()
         raise failed(camera, FailureReason.UNSUPPORTED, "not a video" if stream else "holds no video stream")
-    # One thread a camera is enough; libavcodec would start one for each core.
-    stream.codec_context.thread_count = 1
-    stream.codec_context.flags |= CodecFlags.copy_opaque
+    _set_up(stream.codec_context)
     refused = device.refused(stream)
     return Source(camera, container, stream, timeout_seconds=timeout, software_because=refused)
+
+
+def _set_up(decoder: VideoCodecContext) -> None:
+    decoder.thread_count = 1  # one a camera is enough; libavcodec would start one for each core
+    decoder.flags |= CodecFlags.copy_opaque
+
+
+def _fresh(decoder: VideoCodecContext) -> VideoCodecContext:
+    """Return a decoder that begins as another one did, and knows how far that one's stream reorders its pictures."""
+    fresh = av.CodecContext.create(decoder.codec, "r")
+    assert isinstance(fresh, VideoCodecContext)  # noqa: S101 - its codec is a video's
+    _set_up(fresh)
+    fresh.extradata = decoder.extradata
+    fresh.width, fresh.height, fresh.reorder_depth = decoder.width, decoder.height, decoder.reorder_depth
+    if decoder.pix_fmt is not None:
+        fresh.pix_fmt = decoder.pix_fmt
+    return fresh
 
 
 def read_video(path: Path) -> Iterator[tuple[av.VideoFrame, float]]:

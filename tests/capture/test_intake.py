@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,7 +17,8 @@ from monitor.bundle import SampleShape
 from monitor.capture import intake as intake_module
 from monitor.capture.arrival import Arrived
 from monitor.capture.intake import Intake
-from monitor.capture.source import Source
+from monitor.capture.sampler import Sampler
+from monitor.capture.source import Decoded, Source
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.records import GateState, Sample, WakeReason
 
@@ -222,6 +224,46 @@ def test_the_pictures_of_an_idle_sample_are_as_far_apart_as_of_any(drawn: dict[s
         assert (sample.time_seconds - BEGIN) % 2.0 == pytest.approx(2 / FPS, abs=1e-3)
         difference = np.abs(sample.pictures[0].astype(int) - sample.pictures[1]).mean()
         assert difference < 8
+
+
+@pytest.mark.parametrize("shape", [FOUR, SHAPE], ids=["four", "pair"])
+def test_what_an_idle_sample_may_show_is_held_small(
+    shape: SampleShape, drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it shows the same."""
+    remember, held = Sampler.remember, Counter()
+
+    def counted(sampler: Sampler, frame: av.VideoFrame, *, time_seconds: float, small: bool = False) -> bool:
+        in_order = remember(sampler, frame, time_seconds=time_seconds, small=small and at_once)
+        held[sum(recent._frame is not None for recent in sampler._recent)] += small
+        return in_order
+
+    monkeypatch.setattr(Sampler, "remember", counted)
+    at_once = True
+    samples = take(drawn["h264"], "auto", shape=shape).samples
+    assert sum(sample.idle for sample in samples) > 3
+    assert +held == {0: held.total()}
+    at_once = False
+    all_late = take(drawn["h264"], "auto", shape=shape).samples
+    assert max(+held) == {FOUR: 5, SHAPE: 2}[shape]
+    assert all(same(one, other) for one, other in zip(samples, all_late, strict=True))
+
+
+@pytest.mark.parametrize(("name", "renewed"), [("h264", 2), ("h265", 2), ("reordered", 2), ("mjpeg", 0), ("long", 0)])
+def test_a_camera_that_falls_asleep_lets_go_of_its_decoder(
+    name: str, renewed: int, drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of the memory of all the pictures that it held: once before the event, and once after it."""
+    decode, decoders = Source.decode, []
+
+    def watched(source: Source, arrived: Arrived) -> list[Decoded]:
+        if source.context not in decoders:
+            decoders.append(source.context)
+        return decode(source, arrived)
+
+    monkeypatch.setattr(Source, "decode", watched)
+    take(drawn[name], "auto", shape=FOUR)
+    assert len(decoders) == 1 + renewed
 
 
 @pytest.mark.parametrize("name", ["long", "refresh"])
