@@ -24,7 +24,7 @@ from rich.table import Table
 from models.dataset import Dataset, read_dataset
 from models.evaluation import judge_in_folds
 from models.event_model import EventModel
-from models.features import clip_features
+from models.features import clip_features, embed_samples
 from models.metrics import Measured, estimate, measure
 from models.recipe import RECIPES, Recipe
 
@@ -84,6 +84,7 @@ def compare(data: Path, *, prefix: str, pixels: int, folds: int) -> dict[str, ob
         read = [read_side(data, each, Path(folder), prefix=prefix) for each in (sampled, every)]
         common = set.intersection(*({clip.entry.path for clip in dataset.clips} for dataset, _ in read))
         console.print(f"{len(common)} clips; those with fewer than 15 frames a second are left out on both sides")
+        warm_up(read[0][0], sampled)
         sides = []
         for each, (dataset, seconds) in zip((sampled, every), read, strict=True):
             chosen = [number for number, clip in enumerate(dataset.clips) if clip.entry.path in common]
@@ -96,6 +97,13 @@ def read_side(data: Path, recipe: Recipe, cache: Path, *, prefix: str) -> tuple[
     began = time.process_time()
     dataset = read_dataset(data, recipe, cache=cache, console=Console(quiet=True), skip_bad=True, prefix=prefix)
     return dataset, time.process_time() - began
+
+
+def warm_up(dataset: Dataset, recipe: Recipe) -> None:
+    """Load what torch loads with the first network and the first optimiser, so that neither side pays for it."""
+    model = EventModel(recipe, len(dataset.labels))
+    embed_samples(model, dataset.clips[0].pictures)
+    torch.optim.AdamW(model.head.parameters())
 
 
 def run_side(dataset: Dataset, recipe: Recipe, decode_seconds: float, *, folds: int, cache: Path) -> Side:

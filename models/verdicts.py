@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,17 +55,22 @@ def clip_logits(head: AttentionHead, features: NDArray[np.float32], plan: Window
         features: (S, D) embeddings of all the clip's samples.
         plan: says which of them lie in which window.
     """
-    return _answer(head, features, plan)[0]
+    return _answer(head, _filled(plan, features), plan.mask)[0]
+
+
+def _filled(plan: WindowPlan, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the embeddings (W, T, D) of a clip's windows, zeros in the gaps."""
+    windows: NDArray[np.float32] = features[plan.samples] * plan.mask[:, :, None]
+    return windows
 
 
 @torch.inference_mode()
 def _answer(
-    head: AttentionHead, features: NDArray[np.float32], plan: WindowPlan
+    head: AttentionHead, windows: NDArray[np.float32], mask: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return logits (W, L) and attention (W, R, T) of a clip's windows."""
+    """Return logits (W, L) and attention (W, R, T) of windows (W, T, D) with mask (W, T)."""
     device = next(head.parameters()).device
-    windows = features[plan.samples] * plan.mask[:, :, None]
-    logits, attention = head.eval()(torch.from_numpy(windows).to(device), torch.from_numpy(plan.mask).to(device))
+    logits, attention = head.eval()(torch.from_numpy(windows).to(device), torch.from_numpy(mask).to(device))
     return logits.cpu().numpy(), attention.cpu().numpy()
 
 
@@ -90,7 +95,7 @@ def judge(
     """
     clip = dataset.clips[index]
     plan = judging_plan(clip, recipe)
-    logits, attention = _answer(head, features, plan)
+    logits, attention = _answer(head, _filled(plan, features), plan.mask)
     said = int(probabilities.argmax())
     others = np.delete(logits, said, axis=1).max(axis=1)
     loudest = int((logits[:, said] - others).argmax())
@@ -119,14 +124,32 @@ def window_logits(
         features: (S, D) embeddings of each of these clips.
         recipe: says how windows are cut.
     """
-    clips = [dataset.clips[index] for index in indices]
-    logits = [clip_logits(head, rows, judging_plan(clip, recipe)) for clip, rows in zip(clips, features, strict=True)]
-    windows = [len(rows) for rows in logits]
+    plans = [judging_plan(dataset.clips[index], recipe) for index in indices]
+    logits = []
+    for batch in _alike(plans):
+        windows = np.concatenate([_filled(plans[place], features[place]) for place in batch])
+        masks = np.concatenate([plans[place].mask for place in batch])
+        logits.append(_answer(head, windows, masks)[0])
+    counts = [len(plan.mask) for plan in plans]
     return (
         np.concatenate(logits),
-        np.repeat(dataset.targets[indices], windows),
-        np.repeat(np.arange(len(clips)), windows),
+        np.repeat(dataset.targets[indices], counts),
+        np.repeat(np.arange(len(plans)), counts),
     )
+
+
+def _alike(plans: Sequence[WindowPlan]) -> Iterator[list[int]]:
+    """Yield the places of neighbours whose windows are of one length, as many as the head takes at once."""
+    batch: list[int] = []
+    slots = 0
+    for place, plan in enumerate(plans):
+        differs = batch and plans[batch[0]].mask.shape[1] != plan.mask.shape[1]
+        if batch and (differs or slots + plan.mask.size > MOST_EMBEDDED_SLOTS):
+            yield batch
+            batch, slots = [], 0
+        batch.append(place)
+        slots += plan.mask.size
+    yield batch
 
 
 def clip_probabilities(
