@@ -12,7 +12,8 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,26 +32,43 @@ from models.recipe import RECIPES, Recipe
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "fight"
 ALL_FRAMES_FPS = 30.0
 """Every frame of a clip of up to 30 a second has a slot of its own; slower clips leave gaps."""
+TURNS = 10
+"""Shares of the clips after which the other side is embedded."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Side:
     """One of the two trainings."""
 
-    measured: Measured
-    right: NDArray[np.bool_]
-    """(C,) whether each clip was judged rightly by the fold that had not seen its group."""
-    groups: NDArray[np.str_]
-    frames: int
-    """Through the backbone."""
+    dataset: Dataset
+    recipe: Recipe
     decode_seconds: float
-    features_seconds: float
-    head_seconds: float
+    features_seconds: float = 0.0
+    head_seconds: float = 0.0
+    frames: int = 0
+    """Through the backbone."""
+    probabilities: NDArray[np.float32] = field(init=False)
+    """(C, L) of each clip by the fold that had not seen its group."""
+
+    def __post_init__(self) -> None:
+        self.probabilities = np.zeros((len(self.dataset.clips), len(self.dataset.labels)), np.float32)
 
     @property
     def seconds(self) -> float:
         """Processor seconds of the training itself."""
         return self.features_seconds + self.head_seconds
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(C,) whether each clip was judged rightly."""
+        judged: NDArray[np.bool_] = self.probabilities.argmax(axis=1) == self.dataset.targets
+        return judged
+
+    @property
+    def measured(self) -> Measured:
+        """What the folds found."""
+        dataset = self.dataset
+        return measure(self.probabilities, dataset.targets, dataset.groups, dataset.labels)
 
 
 def main() -> None:
@@ -84,11 +102,11 @@ def compare(data: Path, *, prefix: str, pixels: int, folds: int) -> dict[str, ob
         read = [read_side(data, each, Path(folder), prefix=prefix) for each in (sampled, every)]
         common = set.intersection(*({clip.entry.path for clip in dataset.clips} for dataset, _ in read))
         console.print(f"{len(common)} clips; those with fewer than 15 frames a second are left out on both sides")
-        warm_up(read[0][0], sampled)
         sides = []
         for each, (dataset, seconds) in zip((sampled, every), read, strict=True):
             chosen = [number for number, clip in enumerate(dataset.clips) if clip.entry.path in common]
-            sides.append(run_side(dataset.subset(chosen), each, seconds, folds=folds, cache=Path(folder)))
+            sides.append(Side(dataset.subset(chosen), each, seconds))
+        run_sides(sides, folds=folds, cache=Path(folder))
     return report(sides[0], sides[1], console)
 
 
@@ -106,26 +124,28 @@ def warm_up(dataset: Dataset, recipe: Recipe) -> None:
     torch.optim.AdamW(model.head.parameters())
 
 
-def run_side(dataset: Dataset, recipe: Recipe, decode_seconds: float, *, folds: int, cache: Path) -> Side:
-    """Embed and train in folds by group; no embedding lies on disk yet."""
+def run_sides(sides: Sequence[Side], *, folds: int, cache: Path) -> None:
+    """Embed and train in folds by group; no embedding lies on disk yet.
+
+    The sides take turns, so that whatever else the machine does meets both alike.
+    """
     console = Console(quiet=True)
-    began = time.process_time()
-    torch.manual_seed(recipe.seed)
-    model = EventModel(recipe, len(dataset.labels))
-    features = clip_features(model, dataset.clips, cache=cache, console=console)
-    embedded = time.process_time()
-    probabilities = np.zeros((len(dataset.clips), len(dataset.labels)), np.float32)
-    for judged, said in judge_in_folds(dataset, recipe, folds=folds, cache=cache, console=console):
-        probabilities[judged] = said
-    return Side(
-        measured=measure(probabilities, dataset.targets, dataset.groups, dataset.labels),
-        right=probabilities.argmax(axis=1) == dataset.targets,
-        groups=dataset.groups,
-        frames=sum(len(rows) for rows in features),
-        decode_seconds=decode_seconds,
-        features_seconds=embedded - began,
-        head_seconds=time.process_time() - embedded,
-    )
+    warm_up(sides[0].dataset, sides[0].recipe)
+    torch.manual_seed(sides[0].recipe.seed)
+    model = EventModel(sides[0].recipe, len(sides[0].dataset.labels))
+    for part in np.array_split(np.arange(len(sides[0].dataset.clips)), TURNS):
+        for side in sides:
+            began = time.process_time()
+            features = clip_features(model, side.dataset.subset(part).clips, cache=cache, console=console)
+            side.features_seconds += time.process_time() - began
+            side.frames += sum(len(rows) for rows in features)
+    trainings = [judge_in_folds(side.dataset, side.recipe, folds=folds, cache=cache, console=console) for side in sides]
+    for _ in range(folds):
+        for side, training in zip(sides, trainings, strict=True):
+            began = time.process_time()
+            judged, said = next(training)
+            side.head_seconds += time.process_time() - began
+            side.probabilities[judged] = said
 
 
 def report(sampled: Side, every: Side, console: Console) -> dict[str, object]:
@@ -143,7 +163,7 @@ def report(sampled: Side, every: Side, console: Console) -> dict[str, object]:
     table.add_row("accuracy (95%)", str(sampled.measured.accuracy), str(every.measured.accuracy), "")
     table.add_row("ROC-AUC (95%)", str(sampled.measured.auc), str(every.measured.auc), "")
     gains = sampled.right.astype(np.float64) - every.right
-    gain = estimate(lambda rows: float(gains[rows].mean()), sampled.groups)
+    gain = estimate(lambda rows: float(gains[rows].mean()), sampled.dataset.groups)
     console.print(table)
     console.print(f"accuracy, sampled less all frames, paired: {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
     return {
