@@ -20,6 +20,9 @@ from models.recipe import Recipe
 GAP_SCORE = -1.0e4
 """Attention score of a gap before the softmax: exp of it is 0, and half precision holds it."""
 
+LEAST_ATTENTION = 1e-6
+"""Added to an attention before its logarithm: a gap has none."""
+
 LEAST_SPREAD = 0.01
 """Added to the spread of every float of an embedding: what hardly ever stirs is not blown up."""
 
@@ -204,6 +207,12 @@ class AttentionHead(nn.Module):
         self.centre.copy_(embeddings.mean(dim=0))
         self.spread.copy_(embeddings.std(dim=0) + LEAST_SPREAD)
 
+    def slot_logits(self, embeddings: Tensor) -> Tensor:
+        """Return the logits (N, T, L) that each slot of H (N, T, D) would have alone, as if all hops looked at it."""
+        normed = self.norm((embeddings - self.centre) / self.spread)
+        logits: Tensor = self.classifier(normed.repeat(1, 1, self.classifier.in_features // normed.shape[2]))
+        return logits
+
     def attend(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """Return A (N, R, T): each row sums to 1 over the slots that are no gaps."""
         scores = self.second(torch.tanh(self.first(embeddings))).transpose(1, 2)
@@ -242,6 +251,29 @@ def attention_penalty(attention: Tensor) -> Tensor:
     return (overlap - identity).square().sum(dim=(1, 2)).mean()
 
 
+def pointing_penalty(attention: Tensor, slot_logits: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+    """Return how far the hops' mean attention is from the slots by which the classifier itself would know the label.
+
+    The cross-entropy between the attention and a softmax over the slots: of the label's logit, or, where nothing
+    happens and the attention should look hardest, of the background's, negated. It teaches the attention alone, not
+    the classifier.
+
+    Args:
+        attention: A, (N, R, T).
+        slot_logits: (N, T, L) of each slot alone.
+        mask: (N, T) bool, False where the slot is a gap.
+        targets: (N,) index of the label; 0 is the background.
+
+    Returns:
+        (N,) of each window.
+    """
+    centred = (slot_logits - slot_logits.mean(dim=2, keepdim=True)).detach()
+    label = centred.gather(2, targets[:, None, None].expand(-1, centred.shape[1], 1)).squeeze(2)
+    seen = torch.where(targets[:, None] == 0, -label, label)
+    shown = torch.softmax(seen.masked_fill(~mask, GAP_SCORE), dim=1)
+    return -(shown * (attention.mean(dim=1) + LEAST_ATTENTION).log()).sum(dim=1)
+
+
 class EventModel(nn.Module):
     """Backbone, attention and classifier as one, built after a recipe for L labels."""
 
@@ -265,11 +297,13 @@ class EventModel(nn.Module):
         embeddings: Tensor = self.backbone(images)
         return embeddings
 
+    def embed_windows(self, pictures: Tensor) -> Tensor:
+        """Return embeddings (N, T, D) of windows (N, T, K, H, W, 3) uint8."""
+        return self.embed(pictures.flatten(0, 1)).reshape(*pictures.shape[:2], -1)
+
     def forward(self, pictures: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (N, L) and attention (N, R, T) of windows (N, T, K, H, W, 3) uint8 with mask (N, T) bool."""
-        windows, slots = pictures.shape[:2]
-        embeddings = self.embed(pictures.flatten(0, 1)).reshape(windows, slots, -1)
-        logits, attention = self.head(embeddings, mask)
+        logits, attention = self.head(self.embed_windows(pictures), mask)
         return logits, attention
 
     def freeze_backbone(self, released: int) -> None:
@@ -302,21 +336,11 @@ class EventModel(nn.Module):
         maps = _through(stages[len(stages) - released :], maps.contiguous(memory_format=torch.channels_last))
         return cast(Backbone, self.backbone).pool(maps)
 
-
-class LatePart(nn.Module):
-    """The last stages of a model's backbone and its head, as one."""
-
-    def __init__(self, model: EventModel, released: int) -> None:
-        super().__init__()
-        self.model = model
-        self.released = released
-
-    def forward(self, maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (N, L) and attention (N, R, T) of windows of maps (N, T, C, H, W) with mask (N, T) bool."""
-        embeddings = torch.zeros((*mask.shape, self.model.embedding_size), device=maps.device)
-        embeddings[mask] = self.model.late(maps[mask], self.released)
-        logits, attention = self.model.head(embeddings, mask)
-        return logits, attention
+    def late_windows(self, maps: Tensor, mask: Tensor, released: int) -> Tensor:
+        """Return embeddings (N, T, D) of windows of such maps (N, T, C, H, W) with mask (N, T) bool; 0 in the gaps."""
+        embeddings = torch.zeros((*mask.shape, self.embedding_size), device=maps.device)
+        embeddings[mask] = self.late(maps[mask], released)
+        return embeddings
 
 
 def _through(stages: Sequence[nn.Module], maps: Tensor) -> Tensor:

@@ -47,6 +47,9 @@ class Recipe(BaseModel):
     dropout: Share = 0.3
     penalty_weight: Annotated[float, Field(ge=0.0)] = 0.05
     """Weight of ‖AAᵀ − I‖²_F in the loss."""
+    pointing_weight: Annotated[float, Field(ge=0.0)] = 0.5
+    """Weight, in the loss, of how far the attention on a recording that is labelled as a whole is from the slots by
+    which the classifier itself would know the label."""
 
     frozen_epochs: Annotated[int, Field(ge=0)] = 60
     """Epochs of the head alone on features of the frozen backbone."""

@@ -18,11 +18,21 @@ from models.augmentation import Change
 from models.batches import feature_batch, picture_batch, shuffled_batches
 from models.checkpoints import Checkpoints, EpochLoss, Learning, StageKeeper
 from models.dataset import Dataset
-from models.event_model import AttentionHead, EventModel, LatePart, attention_penalty
+from models.event_model import AttentionHead, EventModel, attention_penalty, pointing_penalty
 from models.features import changes, clip_features, clip_maps, embed_maps, embed_samples
 from models.progress import progress_bar
 from models.recipe import Recipe
 from models.verdicts import window_logits
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the windows of a batch are said to show."""
+
+    targets: Tensor
+    """(N,) index of the label."""
+    whole: Tensor
+    """(N,) bool, whether the label holds only somewhere in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +56,11 @@ class Course:
         """(L,) weight of each label in the loss."""
         return class_weights(self.dataset.targets[self.teaching], len(self.dataset.labels)).to(best_device())
 
-    def targets(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return (N,) index of the label of some clips."""
-        return torch.from_numpy(self.dataset.targets[indices])
+    def told(self, indices: NDArray[np.int64]) -> Told:
+        """Return what some clips are said to show."""
+        whole = torch.tensor([self.dataset.clips[index].whole for index in indices])
+        targets = torch.from_numpy(self.dataset.targets[indices])
+        return Told(targets.to(best_device()), whole.to(best_device()))
 
     def keeper(self, stage: str, learning: Learning, epochs: int) -> StageKeeper:
         """Return who keeps the stage's epochs and says when it ends."""
@@ -102,8 +114,8 @@ def teach_head(head: AttentionHead, versions: Sequence[list[NDArray[np.float32]]
             losses = []
             head.train()
             for indices in shuffled_batches(course.teaching, recipe.batch_windows, learning.rng):
-                window = feature_batch(course.dataset, indices, versions, recipe, learning.rng)
-                loss = _loss(head, window, course.targets(indices), recipe, weights) + _penalty(head, recipe)
+                window = _moved(feature_batch(course.dataset, indices, versions, recipe, learning.rng))
+                loss = _loss(head, window, course.told(indices), recipe, weights)
                 losses.append(_step(optimiser, loss))
                 schedule.step()
             kept_loss = _loss_aside(head, [versions[0][index] for index in course.aside], course)
@@ -138,9 +150,10 @@ def tune(model: EventModel, course: Course) -> list[EpochLoss]:
             losses = []
             _set_training(model, released)
             for indices in shuffled_batches(course.teaching, recipe.batch_windows, learning.rng):
-                window = material.batch(indices, learning.rng)
-                loss = _loss(material.learner, window, course.targets(indices), recipe, weights)
-                losses.append(_step(optimiser, loss + _penalty(model.head, recipe)))
+                inputs, mask = _moved(material.batch(indices, learning.rng))
+                window = material.embed_batch(inputs, mask), mask
+                loss = _loss(model.head, window, course.told(indices), recipe, weights)
+                losses.append(_step(optimiser, loss))
                 move_average(average, model, kept_share(recipe.averaging, steps))
                 steps += 1
                 progress.advance(task)
@@ -156,10 +169,10 @@ def tune(model: EventModel, course: Course) -> list[EpochLoss]:
 class _Material:
     """What the backbone's learning stages are fed."""
 
-    learner: nn.Module
-    """Takes a batch: (N, T, …) and mask (N, T)."""
     batch: Callable[[NDArray[np.int64], np.random.Generator], tuple[Tensor, Tensor]]
-    """Makes one of some clips."""
+    """Makes a batch of some clips: (N, T, …) and mask (N, T)."""
+    embed_batch: Callable[[Tensor, Tensor], Tensor]
+    """Returns its embeddings (N, T, D) by the model that learns."""
     embed: Callable[[EventModel, int], NDArray[np.float32]]
     """Returns the embeddings (S, D) of one clip by a model."""
 
@@ -167,8 +180,8 @@ class _Material:
 def _pictures(model: EventModel, course: Course) -> _Material:
     dataset = course.dataset
     return _Material(
-        model,
         lambda indices, rng: picture_batch(dataset, indices, course.recipe, rng),
+        lambda pictures, _: model.embed_windows(pictures),
         lambda judge, index: embed_samples(judge, dataset.clips[index].pictures),
     )
 
@@ -189,8 +202,8 @@ def _maps(model: EventModel, course: Course, released: int) -> _Material:
     ]
     slots = recipe.tuned_slots or recipe.window_slots
     return _Material(
-        LatePart(model, released),
         lambda indices, rng: feature_batch(dataset, indices, versions, recipe, rng, most_slots=slots),
+        lambda maps, mask: model.late_windows(maps, mask, released),
         lambda judge, index: embed_maps(judge, versions[0][index], released=released),
     )
 
@@ -248,25 +261,30 @@ def _rates(head: AttentionHead, recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-def _penalty(head: AttentionHead, recipe: Recipe) -> Tensor:
-    """Return what the classifier's weights cost in the loss."""
-    return recipe.classifier_penalty * head.classifier.weight.square().sum()
+def _moved(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    inputs, mask = (part.to(best_device(), non_blocking=True) for part in batch)
+    return inputs, mask
 
 
-def _loss(module: nn.Module, window: tuple[Tensor, Tensor], targets: Tensor, recipe: Recipe, weights: Tensor) -> Tensor:
-    """Return the loss of a batch, on the device of the weights.
+def _loss(head: AttentionHead, window: tuple[Tensor, Tensor], told: Told, recipe: Recipe, weights: Tensor) -> Tensor:
+    """Return the loss of a batch, all of it on one device.
 
     Args:
-        module: the head or the whole model.
-        window: embeddings or pictures (N, T, …), and mask (N, T).
-        targets: (N,) index of the label.
-        recipe: weighs the attention's penalty.
+        head: that learns.
+        window: embeddings (N, T, D), and mask (N, T).
+        told: of them.
+        recipe: weighs the penalties of attention and classifier.
         weights: (L,) of each label.
     """
-    inputs, mask = (part.to(weights.device, non_blocking=True) for part in window)
-    logits, attention = module(inputs, mask)
-    told = nn.functional.cross_entropy(logits, targets.to(weights.device), weight=weights)
-    return told + recipe.penalty_weight * attention_penalty(attention)
+    embeddings, mask = window
+    logits, attention = head(embeddings, mask)
+    loss = nn.functional.cross_entropy(logits, told.targets, weight=weights)
+    loss = loss + recipe.penalty_weight * attention_penalty(attention)
+    loss = loss + recipe.classifier_penalty * head.classifier.weight.square().sum()
+    if recipe.pointing_weight and told.whole.any():
+        apart = pointing_penalty(attention, head.slot_logits(embeddings), mask, told.targets)
+        loss = loss + recipe.pointing_weight * (apart * told.whole).mean()
+    return loss
 
 
 def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> float:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.event_model import AttentionHead, EventModel, InputPicture, LatePart, SmallBackbone, attention_penalty
+from models.event_model import (
+    AttentionHead,
+    EventModel,
+    InputPicture,
+    SmallBackbone,
+    attention_penalty,
+    pointing_penalty,
+)
 from models.recipe import RECIPES, Recipe
 from monitor.bundle import SampleShape
 
@@ -64,6 +71,37 @@ def test_penalty_by_hand() -> None:
 
 def test_penalty_is_zero_for_hops_that_each_look_at_a_slot_of_their_own() -> None:
     assert float(attention_penalty(torch.eye(3)[None, :2])) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("target", [0, 1, 2])
+def test_the_attention_is_to_point_where_a_slot_alone_would_tell_the_label(target: int) -> None:
+    slots = torch.randn(1, 5, 3) * 2.0
+    mask = torch.tensor([[True, True, False, True, True]])
+    label = (slots[0, :, target] - slots[0].mean(dim=1)).numpy().astype(np.float64)
+    if target == 0:
+        label = -label  # of "nothing happens": where it looks most as if something did
+    expected = np.exp(label) * mask[0].numpy()
+    expected /= expected.sum()
+    hops = torch.zeros(1, 2, 5, requires_grad=True)
+    attention = torch.softmax(hops.masked_fill(~mask[:, None], -torch.inf), dim=2)
+    pointing_penalty(attention, slots, mask, torch.tensor([target])).backward()
+    torch.testing.assert_close(hops.grad[0, 0], torch.tensor(0.5 * (np.where(mask[0], 0.25, 0.0) - expected)).float())
+
+
+def test_pointing_teaches_the_attention_and_not_the_classifier() -> None:
+    head, rows, mask = _head(), torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
+    pointing_penalty(head(rows, mask)[1], head.slot_logits(rows), mask, torch.tensor([0, 1])).sum().backward()
+    assert head.second.weight.grad is not None
+    assert head.classifier.weight.grad is None
+
+
+@pytest.mark.parametrize("merge", ["flatten", "mean"])
+def test_a_slot_alone_is_judged_as_a_window_of_nothing_else(merge: str) -> None:
+    head, rows = _head(merge=merge), torch.randn(2, 4, 8)
+    for slot in range(4):
+        alone = torch.zeros(2, 4, dtype=torch.bool)
+        alone[:, slot] = True
+        torch.testing.assert_close(head.slot_logits(rows)[:, slot], head(rows, alone)[0])
 
 
 @pytest.mark.parametrize(("merge", "inputs"), [("flatten", 24), ("mean", 8)])
@@ -152,5 +190,5 @@ def test_the_late_part_goes_on_where_the_early_one_ended(backbone: str, stages: 
         for released in (0, 2, stages):
             maps = model.early(pictures.flatten(0, 1), released)
             torch.testing.assert_close(model.late(maps, released), model.embed(pictures.flatten(0, 1)))
-            told = LatePart(model, released)(maps.unflatten(0, (2, 3)), mask)
-            torch.testing.assert_close(told, (logits, attention))
+            windows = model.late_windows(maps.unflatten(0, (2, 3)), mask, released)
+            torch.testing.assert_close(model.head(windows, mask), (logits, attention))

@@ -125,6 +125,28 @@ def test_attention_finds_the_event_in_recordings_labelled_as_a_whole(tmp_path: P
     assert inside[np.arange(40), most_attended][events].mean() >= 0.9
 
 
+def test_where_a_recording_is_labelled_as_a_whole_the_attention_follows_the_classifier(tmp_path: Path) -> None:
+    alone, pointing = (_attended_inside(tmp_path / str(weight), weight, whole=True) for weight in (0.0, 1.0))
+    assert pointing > 1.5 * alone
+
+
+def test_in_a_clip_the_label_holds_throughout_and_the_attention_has_nothing_to_follow(tmp_path: Path) -> None:
+    alone, pointing = (_attended_inside(tmp_path / str(weight), weight, whole=False) for weight in (0.0, 1.0))
+    assert pointing == alone
+
+
+def _attended_inside(folder: Path, weight: float, *, whole: bool) -> float:
+    """Return the mean share of the attention inside the events of recordings that teach."""
+    dataset, features, inside = _recordings(60, seed=1)
+    taught = replace(dataset, clips=tuple(replace(clip, whole=whole) for clip in dataset.clips))
+    recipe = RECIPE.model_copy(update={"pointing_weight": weight, "early_stopping": False})
+    head = _head()
+    teach_head(head, [features], replace(_course(taught, folder, aside=10), recipe=recipe))
+    with torch.inference_mode():
+        _, attention = head.eval()(torch.from_numpy(np.stack(features)), torch.ones(60, 40, dtype=torch.bool))
+    return float((attention.mean(dim=1).numpy() * inside).sum(axis=1)[1::2].mean())
+
+
 def test_a_stage_of_known_length_ends_with_its_last_epoch(tmp_path: Path) -> None:
     dataset, features, _ = _recordings(20, seed=1)
     course = replace(_course(dataset, tmp_path, aside=4), lengths={"head": 3})
