@@ -53,6 +53,8 @@ PAGE_BYTES = resource.getpagesize()
 class Outgoing:
     """What waits for the pipe. States are never dropped; counts are added up; of the samples the oldest goes first.
 
+    Counts go with what comes next, a heartbeat at the latest: two processes would wake for those of each camera.
+
     Args:
         samples: how many samples may wait.
     """
@@ -71,6 +73,7 @@ class Outgoing:
                 self._put_sample(report)
             elif isinstance(report, CaptureCounts):
                 self._add(report)
+                return
             else:
                 self._urgent.append(report)
             self._changed.notify()
@@ -270,6 +273,7 @@ class Worker:
             thread.join(max(0.0, end - time.monotonic()))
         if self._evidence is not None:
             self._evidence.join(max(0.1, end - time.monotonic()))
+        self._outgoing.put(self._heartbeat())  # the last counts go with it
         end = time.monotonic() + FLUSH_SECONDS
         while not self._outgoing.empty and time.monotonic() < end:
             time.sleep(0.01)

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from queue import Empty, Queue
 
 import numpy as np
 import pytest
@@ -54,6 +55,26 @@ def test_states_are_never_dropped_and_go_first() -> None:
     taken = [outgoing.take() for _ in range(101)]
     assert [report.time_seconds for report in taken[:100]] == list(range(100))
     assert isinstance(taken[100], Sample)
+
+
+def test_counts_wait_for_what_comes_next_and_for_the_end() -> None:
+    ours, theirs = channel_pair()
+    shape = SampleShape(pictures=1, context_spacing_seconds=0.0, width_pixels=32, height_pixels=32)
+    worker = Worker(Channel(theirs.detach()), CapturePlan(CaptureConfig(), 4.0, shape))
+    told: Queue[object] = Queue()
+    for body in (worker._send, lambda: [told.put(ours.receive()) for _ in range(5)]):
+        threading.Thread(target=body, daemon=True).start()
+    time.sleep(0.2)
+    worker._outgoing.put(CaptureCounts("a", packets=1))
+    worker._outgoing.put(CaptureCounts("b", packets=1))
+    with pytest.raises(Empty):
+        told.get(timeout=0.2)
+    worker._outgoing.put(sample_of(1))
+    assert [type(told.get(timeout=5)) for _ in range(3)] == [CaptureCounts, CaptureCounts, Sample]
+    worker._outgoing.put(CaptureCounts("a", packets=2))
+    worker._close()
+    assert [type(told.get(timeout=5)) for _ in range(2)] == [Heartbeat, CaptureCounts]
+    ours.close()
 
 
 def test_counts_add_up() -> None:
