@@ -187,8 +187,13 @@ class CameraLoop:
                 if self._tally.due():
                     self._report_counts()
                     self._settle()
-                if self._intake.rests and source.waited_seconds >= WAITED_SECONDS:
+                if self._intake.rests and source.waited_seconds >= WAITED_SECONDS and not self._is_behind(arrived):
                     self._stop.wait(IDLE_REST_SECONDS)
+
+    def _is_behind(self, arrived: Arrived) -> bool:
+        """Whether a packet came so late that more are to be caught up with: they may have to be waited for too."""
+        expected = self._intake.clock.expected(arrived.seconds, arrived.received_seconds)
+        return arrived.received_seconds - expected > IDLE_REST_SECONDS
 
     def _take(self, arrived: Arrived) -> None:
         size = arrived.packet.size

@@ -56,7 +56,6 @@ LEARN_SECONDS = 5.0
 NEW_NORMAL_SECONDS = 30.0
 """Sizes that stay out of their range for so long while no keyframe differs have become usual."""
 WIDEN, WIDEST = 1.5, 8.0
-STEP_BACK_SECONDS = 1.0
 
 
 class Gate:
@@ -72,9 +71,9 @@ class Gate:
         self._sizes = SizeRange()
         self._keyframes = _Keyframes()
         self._picture: NDArray[np.int16] | None = None
-        self._restart_times()
+        self._begin_times()
 
-    def _restart_times(self) -> None:
+    def _begin_times(self) -> None:
         self._begun: float | None = None
         self._newest = self._active = self._looked = self._differed = self._learned = self._woken = -math.inf
         self._woken_by_sizes = False
@@ -97,7 +96,7 @@ class Gate:
         self._sizes = SizeRange()
         self._keyframes = _Keyframes()
         self._picture = None
-        self._restart_times()
+        self._begin_times()
 
     def packet(self, *, size_bytes: int, is_keyframe: bool, seconds: float) -> WakeReason | None:
         """Note a packet; return why it wakes an idle camera, if it does. A keyframe may put an awake one to sleep.
@@ -105,9 +104,11 @@ class Gate:
         Args:
             size_bytes: of its payload.
             is_keyframe: as its container says.
-            seconds: when it came, on a clock that does not run back.
+            seconds: its time in the stream, on a clock that does not run back.
         """
-        self._mind_the_clock(seconds)
+        if self._begun is None:
+            self._begun = self._active = self._differed = seconds
+        self._newest = seconds
         self._keyframes.note(is_keyframe, seconds)
         if self._keyframes.unsuited(seconds):
             self._active = seconds
@@ -148,14 +149,6 @@ class Gate:
         """Stay awake for the rest of this connection: the stream's keyframes are of no use."""
         self._keyframes.refute()
         return self._wake(WakeReason.STREAM) if self._idle else None
-
-    def _mind_the_clock(self, seconds: float) -> None:
-        if seconds < self._newest - STEP_BACK_SECONDS:
-            self._restart_times()
-            self._keyframes = _Keyframes()
-        if self._begun is None:
-            self._begun = self._active = self._differed = seconds
-        self._newest = seconds
 
     def _unusual(self, seconds: float) -> WakeReason | None:
         """Take a size out of its range for motion, unless that has gone on for long and no keyframe differed."""

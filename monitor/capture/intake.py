@@ -133,6 +133,10 @@ class Intake:
         self._looked_seconds = self._sampled_seconds = 0.0
         """When the last look at an idle camera, and the last sample, arrived."""
         self._stamp: float | None = None
+        self._received: float | None = None
+        self._stream_seconds = 0.0
+        """How far the stream is, by which the gate counts: packets that are late, since the network or we are slow, are
+        no further apart for that. By their arrival where their timestamps say nothing that can be believed."""
         self._interval = FIRST_GUESS_SECONDS
         self._counts = IntakeCounts()
 
@@ -159,7 +163,8 @@ class Intake:
         if self._gate is not None:
             self._gate.restart()
         self._group, self._look = _Group(), None
-        self._last_slot, self._gap, self._stamp = None, False, None
+        self._last_slot, self._gap = None, False
+        self._stamp, self._received, self._stream_seconds = None, None, 0.0
 
     def take(self, arrived: Arrived) -> Iterator[Seen]:
         """Yield what a packet brings: nothing, its own frame, or all that was held back before it."""
@@ -171,9 +176,10 @@ class Intake:
             yield from self._catch_up()
             yield from self._feed([arrived])
             return
+        self._follow(arrived)
         was_idle = self._gate.state is GateState.IDLE
         woken = self._gate.packet(
-            size_bytes=packet.size, is_keyframe=packet.is_keyframe, seconds=arrived.received_seconds
+            size_bytes=packet.size, is_keyframe=packet.is_keyframe, seconds=self._stream_seconds
         ) or self._too_large(packet.size)
         if self._gate.state is GateState.IDLE:
             yield from self._idle(arrived)
@@ -182,6 +188,19 @@ class Intake:
             self._counts.woken[woken] += 1
             yield from self._catch_up()
         yield from self._awake(arrived)
+
+    def _follow(self, arrived: Arrived) -> None:
+        """Let the stream's own time go on to a packet, and keep the mean time from one picture to the next."""
+        ticks = arrived.packet.dts
+        stamp = arrived.seconds if ticks is None else seconds_of_ticks(ticks, arrived.packet.time_base)
+        step = 0.0 if stamp is None or self._stamp is None else stamp - self._stamp
+        waited = 0.0 if self._received is None else max(0.0, arrived.received_seconds - self._received)
+        self._stamp, self._received = stamp, arrived.received_seconds
+        if 0.0 < step < LONGEST_INTERVAL_SECONDS:
+            self._interval += INTERVAL_WEIGHT * (step - self._interval)
+            self._stream_seconds += step
+        else:
+            self._stream_seconds += waited
 
     def _too_large(self, more_bytes: int) -> WakeReason | None:
         if self._gate is None or self._group.bytes + more_bytes <= MOST_HELD_BYTES:
@@ -192,8 +211,7 @@ class Intake:
 
     def _awake(self, arrived: Arrived) -> Iterator[Seen]:
         gate, source = self._opened()
-        self._note_interval(arrived)
-        looks = arrived.packet.is_keyframe and gate.wants_look(arrived.received_seconds)
+        looks = arrived.packet.is_keyframe and gate.wants_look(self._stream_seconds)
         expected = self.clock.expected(arrived.seconds, arrived.received_seconds)
         wanted = looks or self._sampler.wants(expected, frame_seconds=self._interval)
         if gate.all_intra and not wanted:
@@ -205,27 +223,16 @@ class Intake:
         if not decoded and not wanted and errors == self._counts.decode_errors:
             self._counts.frames_skipped += 1
         for one in decoded:
-            if one.of_keyframe and gate.wants_look(arrived.received_seconds):
-                self._judge(one, arrived.received_seconds)
+            if one.of_keyframe and gate.wants_look(self._stream_seconds):
+                self._judge(one)
             if self._can_date(one):
                 yield self._show(one)
-
-    def _note_interval(self, arrived: Arrived) -> None:
-        """Keep the mean time from one picture to the next."""
-        ticks = arrived.packet.dts
-        stamp = arrived.seconds if ticks is None else seconds_of_ticks(ticks, arrived.packet.time_base)
-        if stamp is None:
-            return
-        step = 0.0 if self._stamp is None else stamp - self._stamp
-        self._stamp = stamp
-        if 0.0 < step < LONGEST_INTERVAL_SECONDS:
-            self._interval += INTERVAL_WEIGHT * (step - self._interval)
 
     # --- idle ----------------------------------------------------------------------------------------------------
 
     def _idle(self, arrived: Arrived) -> Iterator[Seen]:
         gate, source = self._opened()
-        if arrived.packet.is_keyframe and gate.wants_look(arrived.received_seconds):
+        if arrived.packet.is_keyframe and gate.wants_look(self._stream_seconds):
             if not self._group.fed:  # the first look since it fell asleep, or the one before it showed nothing
                 source.renew()
             self._look = self._begin_look(arrived.received_seconds)
@@ -238,7 +245,7 @@ class Intake:
         if look.judged:
             self._group.fed += 1
         for one in self._decode(arrived):
-            yield from self._look_at(look, one, arrived.received_seconds)
+            yield from self._look_at(look, one)
             if self._look is not look:
                 return
 
@@ -253,12 +260,12 @@ class Intake:
         was_set_back = since_look < 0.0 or since_sample < 0.0
         return _Look(begin=len(self._group.packets), samples=late or was_set_back)
 
-    def _look_at(self, look: _Look, one: Decoded, received_seconds: float) -> Iterator[Seen]:
+    def _look_at(self, look: _Look, one: Decoded) -> Iterator[Seen]:
         """Judge a keyframe by itself; show it, and what follows it, where it shows nothing new."""
         if not look.judged:
             if not one.of_keyframe:  # the decoder held it back from the group before
                 return
-            woken = self._judge(one, received_seconds)
+            woken = self._judge(one)
             if woken is not None:
                 self._counts.woken[woken] += 1
                 yield from self._catch_up()
@@ -329,10 +336,10 @@ class Intake:
             self._counts.decode_errors += 1
             return []
 
-    def _judge(self, one: Decoded, seconds: float) -> WakeReason | None:
+    def _judge(self, one: Decoded) -> WakeReason | None:
         gate, _ = self._opened()
         is_intra = one.frame.pict_type in (PictureType.I, PictureType.NONE)
-        return gate.look(self._small.scaled(one.frame), is_intra=is_intra, seconds=seconds)
+        return gate.look(self._small.scaled(one.frame), is_intra=is_intra, seconds=self._stream_seconds)
 
     def _can_date(self, one: Decoded) -> bool:
         """Whether it is known when a frame was seen; of the first one after a connection it may not be."""

@@ -171,14 +171,6 @@ def test_intra_refresh_is_recognised_by_its_first_keyframe() -> None:
     assert camera.gate.state is GateState.AWAKE
 
 
-def test_a_clock_that_is_set_back_begins_the_quiet_time_anew() -> None:
-    camera = Camera().run(20)
-    camera.gate.packet(size_bytes=2000, is_keyframe=False, seconds=10.0)
-    camera.number = -24_000
-    camera.run(20)
-    assert camera.gate.state is GateState.IDLE
-
-
 def packets() -> Iterator[st.SearchStrategy]:
     yield st.integers(0, 10**7)
     yield st.booleans()
