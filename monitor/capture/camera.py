@@ -124,6 +124,8 @@ class CameraLoop:
         """Whether the password has worked."""
         self._refusals = 0
         self._last_frame = 0.0
+        self._rested = 0.0
+        """Where in its connection's stream it rested last."""
         self._software_because = ""
 
     def run(self, after: SourceFailed | None = None) -> None:
@@ -187,13 +189,15 @@ class CameraLoop:
                 if self._tally.due():
                     self._report_counts()
                     self._settle()
-                if self._intake.rests and source.waited_seconds >= WAITED_SECONDS and not self._is_behind(arrived):
+                if self._intake.rests and source.waited_seconds >= WAITED_SECONDS and self._is_up_to_date(arrived):
+                    self._rested = self._intake.stream_seconds
                     self._stop.wait(IDLE_REST_SECONDS)
 
-    def _is_behind(self, arrived: Arrived) -> bool:
-        """Whether a packet came so late that more are to be caught up with: they may have to be waited for too."""
-        expected = self._intake.clock.expected(arrived.seconds, arrived.received_seconds)
-        return arrived.received_seconds - expected > IDLE_REST_SECONDS
+    def _is_up_to_date(self, arrived: Arrived) -> bool:
+        """Whether all that gathered in the last rest was read: on a busy machine that may have to be waited for too."""
+        late = time.time() - self._intake.clock.expected(arrived.seconds, arrived.received_seconds)
+        since_rest = self._intake.stream_seconds - self._rested
+        return late <= IDLE_REST_SECONDS and not 0.0 <= since_rest < IDLE_REST_SECONDS
 
     def _take(self, arrived: Arrived) -> None:
         size = arrived.packet.size

@@ -134,7 +134,7 @@ class Intake:
         """When the last look at an idle camera, and the last sample, arrived."""
         self._stamp: float | None = None
         self._received: float | None = None
-        self._stream_seconds = 0.0
+        self.stream_seconds = 0.0
         """How far the stream is, by which the gate counts: packets that are late, since the network or we are slow, are
         no further apart for that. By their arrival where their timestamps say nothing that can be believed."""
         self._interval = FIRST_GUESS_SECONDS
@@ -164,7 +164,7 @@ class Intake:
             self._gate.restart()
         self._group, self._look = _Group(), None
         self._last_slot, self._gap = None, False
-        self._stamp, self._received, self._stream_seconds = None, None, 0.0
+        self._stamp, self._received, self.stream_seconds = None, None, 0.0
 
     def take(self, arrived: Arrived) -> Iterator[Seen]:
         """Yield what a packet brings: nothing, its own frame, or all that was held back before it."""
@@ -179,7 +179,7 @@ class Intake:
         self._follow(arrived)
         was_idle = self._gate.state is GateState.IDLE
         woken = self._gate.packet(
-            size_bytes=packet.size, is_keyframe=packet.is_keyframe, seconds=self._stream_seconds
+            size_bytes=packet.size, is_keyframe=packet.is_keyframe, seconds=self.stream_seconds
         ) or self._too_large(packet.size)
         if self._gate.state is GateState.IDLE:
             yield from self._idle(arrived)
@@ -198,9 +198,9 @@ class Intake:
         self._stamp, self._received = stamp, arrived.received_seconds
         if 0.0 < step < LONGEST_INTERVAL_SECONDS:
             self._interval += INTERVAL_WEIGHT * (step - self._interval)
-            self._stream_seconds += step
+            self.stream_seconds += step
         else:
-            self._stream_seconds += waited
+            self.stream_seconds += waited
 
     def _too_large(self, more_bytes: int) -> WakeReason | None:
         if self._gate is None or self._group.bytes + more_bytes <= MOST_HELD_BYTES:
@@ -211,7 +211,7 @@ class Intake:
 
     def _awake(self, arrived: Arrived) -> Iterator[Seen]:
         gate, source = self._opened()
-        looks = arrived.packet.is_keyframe and gate.wants_look(self._stream_seconds)
+        looks = arrived.packet.is_keyframe and gate.wants_look(self.stream_seconds)
         expected = self.clock.expected(arrived.seconds, arrived.received_seconds)
         wanted = looks or self._sampler.wants(expected, frame_seconds=self._interval)
         if gate.all_intra and not wanted:
@@ -223,7 +223,7 @@ class Intake:
         if not decoded and not wanted and errors == self._counts.decode_errors:
             self._counts.frames_skipped += 1
         for one in decoded:
-            if one.of_keyframe and gate.wants_look(self._stream_seconds):
+            if one.of_keyframe and gate.wants_look(self.stream_seconds):
                 self._judge(one)
             if self._can_date(one):
                 yield self._show(one)
@@ -232,7 +232,7 @@ class Intake:
 
     def _idle(self, arrived: Arrived) -> Iterator[Seen]:
         gate, source = self._opened()
-        if arrived.packet.is_keyframe and gate.wants_look(self._stream_seconds):
+        if arrived.packet.is_keyframe and gate.wants_look(self.stream_seconds):
             if not self._group.fed:  # the first look since it fell asleep, or the one before it showed nothing
                 source.renew()
             self._look = self._begin_look(arrived.received_seconds)
@@ -339,7 +339,7 @@ class Intake:
     def _judge(self, one: Decoded) -> WakeReason | None:
         gate, _ = self._opened()
         is_intra = one.frame.pict_type in (PictureType.I, PictureType.NONE)
-        return gate.look(self._small.scaled(one.frame), is_intra=is_intra, seconds=self._stream_seconds)
+        return gate.look(self._small.scaled(one.frame), is_intra=is_intra, seconds=self.stream_seconds)
 
     def _can_date(self, one: Decoded) -> bool:
         """Whether it is known when a frame was seen; of the first one after a connection it may not be."""

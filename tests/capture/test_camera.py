@@ -3,9 +3,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +16,11 @@ from monitor.bundle import SampleShape
 from monitor.capture import camera as camera_module
 from monitor.capture.camera import CameraLoop, CapturePlan, Told, retry_wait
 from monitor.config import CameraConfig, CaptureConfig
-from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, Sample
+from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, GateState, Sample
 from tests.capture.drawing import write_video
 from tests.conftest import StartRtsp, StreamFiles
 from tests.services.ports import free_port
+from tests.services.rtsp import Mount, encode_stream
 
 SHAPE = SampleShape(pictures=2, context_spacing_seconds=1 / 15, width_pixels=32, height_pixels=32)
 SETTINGS = CaptureConfig(connect_timeout_seconds=1.0, stall_timeout_seconds=1.0, retry_max_seconds=1.0)
@@ -178,6 +181,24 @@ def test_a_camera_is_sampled_on_every_slot(transport: str, stream_files: StreamF
         assert sample.slot == pytest.approx(sample.time_seconds * 4, abs=1)
         assert 0 <= sample.received_seconds - sample.time_seconds < 0.5
         assert abs(time.time() - sample.received_seconds) < 20
+
+
+def test_an_idle_camera_rests_only_where_nothing_is_to_be_caught_up_with(
+    tmp_path: Path, start_rtsp: StartRtsp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine each packet takes as long as if it had to be waited for: who rested then would fall behind."""
+    monkeypatch.setattr(camera_module, "WAITED_SECONDS", 0.0)
+    fps, seconds = 15.0, 6.0
+    encode_stream([np.full((240, 320, 3), 90, np.uint8)] * 30, tmp_path / "still.h264", fps=fps, gop_seconds=1.0)
+    server = start_rtsp({"yard": Mount(tmp_path / "still.h264", fps=fps)})
+    plan = replace(PLAN, settings=PLAN.settings.model_copy(update={"gate_quiet_seconds": 2.0}))
+    with Watched(CameraConfig(id="yard", url=server.url("yard")), plan) as watched:
+        watched.wait(lambda w: w.counts and w.counts[-1].gate is GateState.IDLE, 20.0)
+        before = sum(counts.packets for counts in watched.counts)
+        time.sleep(seconds)
+        taken = sum(counts.packets for counts in watched.counts) - before
+        assert watched.counts[-1].gate is GateState.IDLE
+    assert taken > 0.75 * fps * seconds
 
 
 def test_a_server_that_comes_back_is_found(stream_files: StreamFiles, start_rtsp: StartRtsp) -> None:

@@ -107,11 +107,13 @@ def take(
     zone: tuple = (),
     quiet: float = 4.0,
     set_back: tuple[float, float] = (SECONDS, 0.0),
+    slow: float = 1.0,
 ) -> Taken:
     """Run a file through an intake as a camera would have sent it, as fast as it decodes.
 
     Args:
         set_back: when the host's clock is, in seconds of the stream, and by how much.
+        slow: by what factor the packets come slower than they were sent.
     """
     camera = CameraConfig.model_validate({"id": "yard", "url": str(path), "gate": gate, "zone": zone})
     settings = CaptureConfig(gate_quiet_seconds=quiet)
@@ -123,7 +125,7 @@ def take(
         stream.codec_context.flags |= av.codec.context.Flags.copy_opaque
         intake.begin(Source(camera, container, stream, timeout_seconds=1.0))
         for number, packet in enumerate(container.demux(stream)):
-            received = BEGIN + number / FPS - set_back[1] * (number / FPS >= set_back[0])
+            received = BEGIN + slow * number / FPS - set_back[1] * (number / FPS >= set_back[0])
             for seen in intake.take(Arrived.of(packet, received, packet.time_base)):
                 taken.frames += 1
                 if seen.sample is not None:
@@ -202,6 +204,13 @@ def test_an_idle_camera_is_sampled_as_often_as_no_look_comes_too_late(
     gated = take(drawn[name], "auto")
     idle = [sample.time_seconds for sample in gated.samples if sample.idle and sample.time_seconds - BEGIN > EVENT[1]]
     assert np.diff(idle) == pytest.approx(each_seconds, abs=0.01)
+
+
+def test_packets_that_come_slowly_keep_no_camera_awake(drawn: dict[str, Path]) -> None:
+    """A machine that cannot keep up reads late: were that the stream's fault, it would never come to rest."""
+    slow, timely = (take(drawn["h264"], "auto", slow=factor) for factor in (6.0, 1.0))
+    assert slow.states == timely.states
+    assert GateState.IDLE in {state for _, state in slow.states}
 
 
 def test_a_clock_that_was_set_back_stops_no_sampling(drawn: dict[str, Path]) -> None:
