@@ -124,8 +124,6 @@ class CameraLoop:
         """Whether the password has worked."""
         self._refusals = 0
         self._last_frame = 0.0
-        self._rested = 0.0
-        """Where in its connection's stream it rested last."""
         self._software_because = ""
 
     def run(self, after: SourceFailed | None = None) -> None:
@@ -182,6 +180,7 @@ class CameraLoop:
                 self._kept = self._ring.begin(source.format)
             self._enter(_Phase.READING)
             self._last_frame = time.monotonic()
+            rested = 0.0  # where in the stream
             packets = source.packets(self._stop)
             for arrived in settled(packets, self._intake.clock) if self._is_network else packets:
                 self._progress = time.monotonic()
@@ -189,15 +188,15 @@ class CameraLoop:
                 if self._tally.due():
                     self._report_counts()
                     self._settle()
-                if self._intake.rests and source.waited_seconds >= WAITED_SECONDS and self._is_up_to_date(arrived):
-                    self._rested = self._intake.stream_seconds
+                may_rest = self._intake.rests and source.waited_seconds >= WAITED_SECONDS
+                if may_rest and self._is_up_to_date(arrived, rested_seconds=rested):
+                    rested = self._intake.stream_seconds
                     self._stop.wait(IDLE_REST_SECONDS)
 
-    def _is_up_to_date(self, arrived: Arrived) -> bool:
+    def _is_up_to_date(self, arrived: Arrived, *, rested_seconds: float) -> bool:
         """Whether all that gathered in the last rest was read: on a busy machine that may have to be waited for too."""
         late = time.time() - self._intake.clock.expected(arrived.seconds, arrived.received_seconds)
-        since_rest = self._intake.stream_seconds - self._rested
-        return late <= IDLE_REST_SECONDS and not 0.0 <= since_rest < IDLE_REST_SECONDS
+        return late <= IDLE_REST_SECONDS <= self._intake.stream_seconds - rested_seconds
 
     def _take(self, arrived: Arrived) -> None:
         size = arrived.packet.size

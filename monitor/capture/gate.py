@@ -67,16 +67,7 @@ class Gate:
 
     def __init__(self, *, quiet_seconds: float) -> None:
         self._quiet_seconds = quiet_seconds
-        self._idle = False
-        self._sizes = SizeRange()
-        self._keyframes = _Keyframes()
-        self._picture: NDArray[np.int16] | None = None
-        self._begin_times()
-
-    def _begin_times(self) -> None:
-        self._begun: float | None = None
-        self._newest = self._active = self._looked = self._differed = self._learned = self._woken = -math.inf
-        self._woken_by_sizes = False
+        self.restart()
 
     @property
     def state(self) -> GateState:
@@ -95,8 +86,9 @@ class Gate:
         self._idle = False
         self._sizes = SizeRange()
         self._keyframes = _Keyframes()
-        self._picture = None
-        self._begin_times()
+        self._picture: NDArray[np.int16] | None = None
+        self._newest = self._active = self._looked = self._differed = self._learned = self._woken = -math.inf
+        self._woken_by_sizes = False
 
     def packet(self, *, size_bytes: int, is_keyframe: bool, seconds: float) -> WakeReason | None:
         """Note a packet; return why it wakes an idle camera, if it does. A keyframe may put an awake one to sleep.
@@ -106,8 +98,8 @@ class Gate:
             is_keyframe: as its container says.
             seconds: its time in the stream, on a clock that does not run back.
         """
-        if self._begun is None:
-            self._begun = self._active = self._differed = seconds
+        if self._newest == -math.inf:  # the first one
+            self._active = self._differed = seconds
         self._newest = seconds
         self._keyframes.note(is_keyframe, seconds)
         if self._keyframes.unsuited(seconds):

@@ -25,8 +25,8 @@ AWAY_SECONDS = 12.0
 SLOW_FPS = 5.0
 """Pictures a second where many cameras are watched: it is their number that counts."""
 AT_ONCE_SECONDS = 0.1
-MOST_AT_ONCE = 0.8
-"""Share of the cameras: a fifth is expected of waits of up to half a second; twice that happens, four times not."""
+MOST_AT_ONCE = {16: 0.8, 64: 0.6}
+"""Share of so many cameras: a fifth is expected of waits of up to half a second, and few stray further from it."""
 
 
 def test_a_hundred_reconnects_in_a_row_leave_nothing_behind(clips: Clips) -> None:
@@ -108,4 +108,4 @@ def test_all_cameras_are_lost_at_once_and_return(
             )
         assert len(watch.pids()) == len(set(watch.pids())) <= 2
     assert len(attempts) >= len(planned) >= count
-    assert most_at_once(planned) < count * MOST_AT_ONCE
+    assert most_at_once(planned) < count * MOST_AT_ONCE[count]
