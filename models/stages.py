@@ -58,9 +58,9 @@ class Course:
 
     def told(self, indices: NDArray[np.int64]) -> Told:
         """Return what some clips are said to show."""
-        whole = torch.tensor([self.dataset.clips[index].whole for index in indices])
-        targets = torch.from_numpy(self.dataset.targets[indices])
-        return Told(targets.to(best_device()), whole.to(best_device()))
+        chosen = self.dataset.subset(indices.tolist())
+        whole = torch.tensor([clip.whole for clip in chosen.clips])
+        return Told(torch.from_numpy(chosen.targets).to(best_device()), whole.to(best_device()))
 
     def keeper(self, stage: str, learning: Learning, epochs: int) -> StageKeeper:
         """Return who keeps the stage's epochs and says when it ends."""
