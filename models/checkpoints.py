@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -38,10 +39,11 @@ class EpochLoss:
     train_loss: float
     """With the attention's penalty."""
     validation_loss: float
-    """Cross-entropy alone, on the groups kept aside."""
+    """Cross-entropy alone, on the groups kept aside; NaN where none are."""
 
     def __str__(self) -> str:
-        return f"{self.stage} epoch {self.epoch}: loss {self.train_loss:.3f}, kept aside {self.validation_loss:.3f}"
+        aside = "" if math.isnan(self.validation_loss) else f", kept aside {self.validation_loss:.3f}"
+        return f"{self.stage} epoch {self.epoch}: loss {self.train_loss:.3f}{aside}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Course:
     teaching: NDArray[np.int64]
     """Indices of the clips that teach."""
     aside: NDArray[np.int64]
-    """Indices of the clips that choose the best epoch."""
+    """Indices of the clips that choose the best epoch; none where the epochs are known beforehand."""
     recipe: Recipe
     cache: Path
     checkpoints: Checkpoints
@@ -295,7 +295,9 @@ def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> float:
 
 
 def _loss_aside(head: AttentionHead, features: Sequence[NDArray[np.float32]], course: Course) -> float:
-    """Return the cross-entropy of the clips aside, whose embeddings (S, D) are given."""
+    """Return the cross-entropy of the clips aside, whose embeddings (S, D) are given; NaN where there are none."""
+    if not len(course.aside):
+        return float("nan")
     logits, targets, _ = window_logits(head, course.dataset, course.aside, features, course.recipe)
     weights = course.class_weights.cpu()
     return float(nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets), weight=weights))

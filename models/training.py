@@ -157,7 +157,8 @@ def train(
     )
     if recipe.refit:
         lengths = {stage: _kept_epoch(history, stage, recipe) for stage in {loss.stage for loss in history}}
-        model, _ = _learn(replace(course, teaching=np.arange(len(dataset.clips)), lengths=lengths))
+        everyone, nobody = np.arange(len(dataset.clips)), np.arange(0)
+        model, _ = _learn(replace(course, teaching=everyone, aside=nobody, lengths=lengths))
     return Trained(model.cpu().eval(), calibration, measured, tuple(history), judged)
 
 

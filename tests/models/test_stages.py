@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -155,6 +156,17 @@ def test_a_stage_of_known_length_ends_with_its_last_epoch(tmp_path: Path) -> Non
     assert [loss.epoch for loss in history] == [1, 2, 3]
     last = torch.load(tmp_path / "head-anew" / "epoch003.pt", weights_only=True)
     torch.testing.assert_close(head.state_dict(), last)
+
+
+def test_who_judges_an_epoch_changes_nothing_of_what_is_learned(tmp_path: Path) -> None:
+    dataset, features, _ = _recordings(20, seed=1)
+    course = replace(_course(dataset, tmp_path, aside=4), lengths={"head": 2})
+    judged, unjudged = _head(), _head()
+    assert all(loss.validation_loss > 0.0 for loss in teach_head(judged, [features], course))
+    shutil.rmtree(tmp_path / "head-anew")
+    nobody = replace(course, aside=np.arange(0))
+    assert all(np.isnan(loss.validation_loss) for loss in teach_head(unjudged, [features], nobody))
+    torch.testing.assert_close(unjudged.state_dict(), judged.state_dict(), rtol=0, atol=0)
 
 
 def test_standardising_centres_every_float_and_evens_out_their_spread() -> None:
