@@ -22,7 +22,7 @@ from models.event_model import AttentionHead, EventModel, attention_penalty, poi
 from models.features import changes, clip_features, clip_maps, embed_maps, embed_samples
 from models.progress import progress_bar
 from models.recipe import Recipe
-from models.verdicts import window_logits
+from models.verdicts import JudgingWindows, judging_windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,10 @@ class Course:
         chosen = self.dataset.subset(indices.tolist())
         whole = torch.tensor([clip.whole for clip in chosen.clips])
         return Told(torch.from_numpy(chosen.targets).to(best_device()), whole.to(best_device()))
+
+    def windows_aside(self, features: Sequence[NDArray[np.float32]]) -> JudgingWindows:
+        """Return the windows of the clips aside, whose embeddings (S, D) are given."""
+        return judging_windows(self.dataset, self.aside, features, self.recipe)
 
     def keeper(self, stage: str, learning: Learning, epochs: int) -> StageKeeper:
         """Return who keeps the stage's epochs and says when it ends."""
@@ -106,6 +110,7 @@ def teach_head(head: AttentionHead, versions: Sequence[list[NDArray[np.float32]]
     recipe, weights = course.recipe, course.class_weights
     optimiser = torch.optim.AdamW(_rates(head, recipe), weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.frozen_epochs * _steps_an_epoch(course))
+    aside = course.windows_aside([versions[0][index] for index in course.aside])
     learning = Learning(head, head, optimiser, schedule, np.random.default_rng(recipe.seed))
     keeper = course.keeper("head", learning, recipe.frozen_epochs)
     with progress_bar(course.console) as progress:
@@ -118,8 +123,7 @@ def teach_head(head: AttentionHead, versions: Sequence[list[NDArray[np.float32]]
                 loss = _loss(head, window, course.told(indices), recipe, weights)
                 losses.append(_step(optimiser, loss))
                 schedule.step()
-            kept_loss = _loss_aside(head, [versions[0][index] for index in course.aside], course)
-            keeper.tell(EpochLoss("head", epoch, float(np.mean(losses)), kept_loss))
+            keeper.tell(EpochLoss("head", epoch, float(np.mean(losses)), _loss_aside(head, aside, weights)))
             progress.advance(task)
     return keeper.restore()
 
@@ -158,8 +162,8 @@ def tune(model: EventModel, course: Course) -> list[EpochLoss]:
                 steps += 1
                 progress.advance(task)
             schedule.step()
-            features = [material.embed(average, index) for index in course.aside]
-            keeper.tell(EpochLoss("whole", epoch, float(np.mean(losses)), _loss_aside(average.head, features, course)))
+            aside = course.windows_aside([material.embed(average, index) for index in course.aside])
+            keeper.tell(EpochLoss("whole", epoch, float(np.mean(losses)), _loss_aside(average.head, aside, weights)))
     history = keeper.restore()
     model.load_state_dict(average.state_dict())
     return history
@@ -294,10 +298,9 @@ def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> float:
     return float(loss.detach())
 
 
-def _loss_aside(head: AttentionHead, features: Sequence[NDArray[np.float32]], course: Course) -> float:
-    """Return the cross-entropy of the clips aside, whose embeddings (S, D) are given; NaN where there are none."""
-    if not len(course.aside):
+def _loss_aside(head: AttentionHead, aside: JudgingWindows, weights: Tensor) -> float:
+    """Return the cross-entropy of the clips aside, with the weights (L,) of the labels; NaN where there are none."""
+    if not len(aside.targets):
         return float("nan")
-    logits, targets, _ = window_logits(head, course.dataset, course.aside, features, course.recipe)
-    weights = course.class_weights.cpu()
-    return float(nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets), weight=weights))
+    logits, targets = torch.from_numpy(aside.logits(head)), torch.from_numpy(aside.targets)
+    return float(nn.functional.cross_entropy(logits, targets, weight=weights.cpu()))

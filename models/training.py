@@ -30,7 +30,7 @@ from models.metrics import Measured, measure
 from models.recipe import Recipe
 from models.report.page import write_report
 from models.stages import Course, best_device, train_head, tune
-from models.verdicts import JudgedClip, clip_logits, clip_probabilities, judge, judging_plan, window_logits
+from models.verdicts import JudgedClip, clip_logits, clip_probabilities, judge, judging_plan
 from monitor.bundle import NAME_PATTERN, Bundle
 from monitor.errors import InputInvalid, Problem
 
@@ -146,10 +146,11 @@ def train(
     model, history = _learn(course)
     kept.finish(model, split.sides(dataset))
     features = _features_aside(model, course)
-    logits, targets, owners = window_logits(model.head, dataset, split.validation, features, recipe)
-    calibration = calibrate(logits, targets, dataset.labels, recipe)
+    aside = course.windows_aside(features)
+    logits = aside.logits(model.head)
+    calibration = calibrate(logits, aside.targets, dataset.labels, recipe)
     validation = dataset.subset(split.validation.tolist())
-    probabilities = clip_probabilities(logits, owners, calibration.temperature)
+    probabilities = clip_probabilities(logits, aside.owners, calibration.temperature)
     measured = measure(probabilities, validation.targets, validation.groups, validation.labels)
     judged = tuple(
         judge(model.head, dataset, index, features=rows, probabilities=said, recipe=recipe)

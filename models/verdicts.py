@@ -108,31 +108,41 @@ def judge(
     )
 
 
-def window_logits(
-    head: AttentionHead,
-    dataset: Dataset,
-    indices: NDArray[np.int64],
-    features: Sequence[NDArray[np.float32]],
-    recipe: Recipe,
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Return logits (W, L), targets (W,) and place of the clip among the indices (W,) of all windows of some clips.
+@dataclass(frozen=True, slots=True)
+class JudgingWindows:
+    """All windows of some clips, made once for a head that is asked after every epoch."""
+
+    embeddings: tuple[NDArray[np.float32], ...]
+    """(N, T, D) of each batch of windows of one length, zeros in the gaps."""
+    masks: tuple[NDArray[np.bool_], ...]
+    """(N, T) bool of each batch, False where the slot is a gap."""
+    targets: NDArray[np.int64]
+    """(W,) index of the label of each window's clip."""
+    owners: NDArray[np.int64]
+    """(W,) place of each window's clip among the clips."""
+
+    def logits(self, head: AttentionHead) -> NDArray[np.float32]:
+        """Return the logits (W, L) of all windows; the head may be on any device."""
+        return np.concatenate([_answer(head, *batch)[0] for batch in zip(self.embeddings, self.masks, strict=True)])
+
+
+def judging_windows(
+    dataset: Dataset, indices: NDArray[np.int64], features: Sequence[NDArray[np.float32]], recipe: Recipe
+) -> JudgingWindows:
+    """Return the windows by which some clips are judged.
 
     Args:
-        head: on any device.
         dataset: holds the clips.
         indices: (C,) of the clips.
         features: (S, D) embeddings of each of these clips.
         recipe: says how windows are cut.
     """
     plans = [judging_plan(dataset.clips[index], recipe) for index in indices]
-    logits = []
-    for batch in _alike(plans):
-        windows = np.concatenate([_filled(plans[place], features[place]) for place in batch])
-        masks = np.concatenate([plans[place].mask for place in batch])
-        logits.append(_answer(head, windows, masks)[0])
-    counts = [len(plan.mask) for plan in plans]
-    return (
-        np.concatenate(logits),
+    batches = list(_alike(plans))
+    counts = np.array([len(plan.mask) for plan in plans], np.int64)
+    return JudgingWindows(
+        tuple(np.concatenate([_filled(plans[place], features[place]) for place in batch]) for batch in batches),
+        tuple(np.concatenate([plans[place].mask for place in batch]) for batch in batches),
         np.repeat(dataset.targets[indices], counts),
         np.repeat(np.arange(len(plans)), counts),
     )
@@ -149,7 +159,8 @@ def _alike(plans: Sequence[WindowPlan]) -> Iterator[list[int]]:
             batch, slots = [], 0
         batch.append(place)
         slots += plan.mask.size
-    yield batch
+    if batch:
+        yield batch
 
 
 def clip_probabilities(

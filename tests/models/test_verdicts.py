@@ -13,7 +13,7 @@ from models.dataset import Clip, Dataset
 from models.entries import ClipEntry
 from models.event_model import AttentionHead
 from models.recipe import RECIPES
-from models.verdicts import clip_logits, judging_plan, window_logits
+from models.verdicts import clip_logits, judging_plan, judging_windows
 
 SIZE = 8
 LENGTHS = ((8, False), (13, False), (40, True), (3, False), (40, True), (MOST_EMBEDDED_SLOTS + 5, True), (9, False))
@@ -37,7 +37,8 @@ def test_clips_and_whole_recordings_are_judged_at_once_as_each_alone() -> None:
     torch.manual_seed(1)
     head = AttentionHead(SIZE, hops=2, units=8, labels=2, merge="mean")
     indices = np.arange(len(clips))[::-1].copy()
-    logits, targets, owners = window_logits(head, dataset, indices, [features[i] for i in indices], recipe)
+    windows = judging_windows(dataset, indices, [features[i] for i in indices], recipe)
+    logits, targets, owners = windows.logits(head), windows.targets, windows.owners
     assert (np.diff(owners) >= 0).all()
     for place, index in enumerate(indices):
         alone = clip_logits(head, features[index], judging_plan(clips[index], recipe))
