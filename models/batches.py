@@ -50,16 +50,18 @@ def feature_batch(
         rng: chooses windows, versions and gaps.
         most_slots: of a window; the others are left out at random.
     """
-    windows, masks = [], []
+    shown, masks = [], []
     for index in indices:
         plan = _teaching_window(dataset.clips[index], recipe, most_slots, rng)
         rows = versions[int(rng.integers(len(versions)))][index]
         mask = drop_slots(plan.mask[0], recipe.gap_share, rng)
-        window = rows[plan.samples[0]].astype(np.float32)
-        window[~mask] = 0.0
-        windows.append(window)
+        shown.append(rows[plan.samples[0][mask]])
         masks.append(mask)
-    return _padded(windows), _padded(masks)
+    padded = _padded(masks)
+    windows = np.zeros((*padded.shape, *shown[0].shape[1:]), np.float32)
+    for window, mask, rows in zip(windows, masks, shown, strict=True):
+        window[: len(mask)][mask] = rows
+    return torch.from_numpy(windows), padded
 
 
 def picture_batch(
