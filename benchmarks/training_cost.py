@@ -163,7 +163,7 @@ def report(sampled: Side, every: Side, console: Console) -> dict[str, object]:
     table.add_row("accuracy (95%)", str(sampled.measured.accuracy), str(every.measured.accuracy), "")
     table.add_row("ROC-AUC (95%)", str(sampled.measured.auc), str(every.measured.auc), "")
     gains = sampled.right.astype(np.float64) - every.right
-    gain = estimate(lambda rows: float(gains[rows].mean()), sampled.dataset.groups)
+    [gain] = estimate([lambda rows: float(gains[rows].mean())], sampled.dataset.groups)
     console.print(table)
     console.print(f"accuracy, sampled less all frames, paired: {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
     return {

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 _RESAMPLES = 1000
+
+Figure = Callable[[NDArray[np.int64]], float]
+"""Takes the places of clips, some of them more than once; NaN where it cannot be told of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,26 +90,31 @@ def measure(
     if probabilities.shape != (len(targets), len(labels)):
         raise ValueError(f"probabilities {probabilities.shape} for {len(targets)} clips and {len(labels)} labels")
 
+    said = probabilities.argmax(axis=1)
+    right = said == targets
+
     def accuracy(rows: NDArray[np.int64]) -> float:
-        return float((probabilities[rows].argmax(axis=1) == targets[rows]).mean())
+        return float(right[rows].mean())
 
     def auc(rows: NDArray[np.int64]) -> float:
         return roc_auc(1.0 - probabilities[rows, 0], targets[rows] != 0)
 
+    of_labels = [_label_figures(said == index, targets == index) for index in range(len(labels))]
+    estimates = iter(estimate([accuracy, auc, *chain.from_iterable(of_labels)], groups))
     return Measured(
         clips=len(targets),
         groups=len(np.unique(groups)),
-        accuracy=estimate(accuracy, groups),
-        auc=estimate(auc, groups),
+        accuracy=next(estimates),
+        auc=next(estimates),
         labels={
-            label: _label_figures(probabilities.argmax(axis=1) == index, targets == index, groups)
+            label: LabelFigures(int((targets == index).sum()), next(estimates), next(estimates), next(estimates))
             for index, label in enumerate(labels)
         },
     )
 
 
-def _label_figures(said: NDArray[np.bool_], true: NDArray[np.bool_], groups: NDArray[np.str_]) -> LabelFigures:
-    """Return the figures of one label: (C,) whether it was said, and whether it is true."""
+def _label_figures(said: NDArray[np.bool_], true: NDArray[np.bool_]) -> tuple[Figure, Figure, Figure]:
+    """Return precision, recall and F1 of one label: (C,) whether it was said, and whether it is true."""
 
     def share(rows: NDArray[np.int64], *, of: NDArray[np.bool_]) -> float:
         return float((said & true)[rows].sum() / of[rows].sum()) if of[rows].any() else float("nan")
@@ -114,12 +123,7 @@ def _label_figures(said: NDArray[np.bool_], true: NDArray[np.bool_], groups: NDA
         both = said[rows].sum() + true[rows].sum()
         return float(2 * (said & true)[rows].sum() / both) if both else float("nan")
 
-    return LabelFigures(
-        clips=int(true.sum()),
-        precision=estimate(partial(share, of=said), groups),
-        recall=estimate(partial(share, of=true), groups),
-        f1=estimate(f1, groups),
-    )
+    return partial(share, of=said), partial(share, of=true), f1
 
 
 def confusion(targets: NDArray[np.int64], said: NDArray[np.int64], labels: int) -> NDArray[np.int64]:
@@ -149,20 +153,25 @@ def roc_auc(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> float:
     return float(below.mean() / (2 * len(others)))
 
 
-def estimate(figure: Callable[[NDArray[np.int64]], float], groups: NDArray[np.str_]) -> Estimate:
-    """Return a figure with the percentile interval of a bootstrap over groups.
+def estimate(figures: Sequence[Figure], groups: NDArray[np.str_]) -> list[Estimate]:
+    """Return figures of the same clips, each with the percentile interval of a bootstrap over groups.
 
     Args:
-        figure: takes the places of clips, some of them more than once; NaN where it cannot be told of them.
+        figures: all of them are told of each draw.
         groups: (C,) recording of each clip; whole groups are drawn.
     """
     rng = np.random.default_rng(0)
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    drawn = []
-    for _ in range(_RESAMPLES):
-        chosen = rng.integers(0, len(members), len(members))
-        drawn.append(figure(np.concatenate([members[place] for place in chosen])))
-    everything = figure(np.arange(len(groups)))
-    values = np.array([value for value in drawn if not np.isnan(value)])
-    low, high = np.quantile(values, (0.025, 0.975)) if len(values) else (np.nan, np.nan)
-    return Estimate(everything, float(low), float(high))
+    drawn = np.empty((_RESAMPLES, len(figures)))
+    for values in drawn:
+        rows = np.concatenate([members[place] for place in rng.integers(0, len(members), len(members))])
+        values[:] = [figure(rows) for figure in figures]
+    everything = np.arange(len(groups))
+    return [_interval(figure(everything), values) for figure, values in zip(figures, drawn.T, strict=True)]
+
+
+def _interval(value: float, drawn: NDArray[np.float64]) -> Estimate:
+    """Return a figure with the interval of its values in the draws in which it can be told."""
+    told = drawn[~np.isnan(drawn)]
+    low, high = np.quantile(told, (0.025, 0.975)) if len(told) else (np.nan, np.nan)
+    return Estimate(value, float(low), float(high))
