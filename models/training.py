@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -143,7 +144,10 @@ def train(
     kept = Checkpoints.begin(checkpoints, dataset, recipe, resume=resume, console=console)
     split = split_groups(dataset, recipe.validation_share, seed=recipe.seed, earlier=kept.earlier)
     course = Course(dataset, split.train, split.validation, recipe, cache, kept, console)
-    model, history = _learn(course)
+    untaught = _begin(course)
+    model = deepcopy(untaught)
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # a model that learns anew draws the same
+        history = _learn(model, course)
     kept.finish(model, split.sides(dataset))
     features = _features_aside(model, course)
     aside = course.windows_aside(features)
@@ -159,23 +163,28 @@ def train(
     if recipe.refit:
         lengths = {stage: _kept_epoch(history, stage, recipe) for stage in {loss.stage for loss in history}}
         everyone, nobody = np.arange(len(dataset.clips)), np.arange(0)
-        model, _ = _learn(replace(course, teaching=everyone, aside=nobody, lengths=lengths))
+        model = untaught
+        _learn(model, replace(course, teaching=everyone, aside=nobody, lengths=lengths))
     return Trained(model.cpu().eval(), calibration, measured, tuple(history), judged)
 
 
-def _learn(course: Course) -> tuple[EventModel, list[EpochLoss]]:
-    """Build a model, or take up the one that the run began with, and lead it through the stages."""
-    recipe = course.recipe
-    torch.manual_seed(recipe.seed)
-    model = EventModel(recipe, len(course.dataset.labels))
+def _begin(course: Course) -> EventModel:
+    """Build a model, or take up the one that the run began with."""
+    torch.manual_seed(course.recipe.seed)
+    model = EventModel(course.recipe, len(course.dataset.labels))
     course.checkpoints.load_start(model)
-    model.to(best_device())
+    return model.to(best_device())
+
+
+def _learn(model: EventModel, course: Course) -> list[EpochLoss]:
+    """Lead a model through the stages."""
+    recipe = course.recipe
     history: list[EpochLoss] = []
     if recipe.frozen_epochs:
         history += train_head(model, course)
     if recipe.tuned_epochs:
         history += tune(model, course)
-    return model, history
+    return history
 
 
 def _features_aside(model: EventModel, course: Course) -> list[NDArray[np.float32]]:

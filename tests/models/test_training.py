@@ -22,13 +22,14 @@ from rich.console import Console
 from models import evaluation, recordings, training
 from models.augmentation import Change, draw_change
 from models.calibration import calibrate, fit_temperature
-from models.dataset import Clip, Dataset, DatasetInvalid
+from models.checkpoints import Checkpoints
+from models.dataset import Clip, Dataset, DatasetInvalid, read_dataset
 from models.entries import ClipEntry
 from models.event_model import EventModel
 from models.metrics import measure
 from models.recipe import RECIPES, Recipe
 from models.scenes.clips import write_recordings
-from models.stages import class_weights, move_average
+from models.stages import Course, class_weights, move_average, train_head
 from models.training import split_groups
 from models.windows import cut_windows, random_window, stride_windows
 from monitor.bundle import CARD, Bundle, SampleShape, load_bundle, write_manifest
@@ -180,6 +181,20 @@ def test_folds_judge_each_clip_once(drawn_clips: Path, cache: Path) -> None:
     report = evaluation.run_folds(drawn_clips, recipe=recipe, folds=2, console=CONSOLE, cache=cache)
     assert sum(fold.clips for fold in report.folds) == 24
     assert report.confusion.sum() == 24
+
+
+def test_what_learns_anew_begins_and_draws_as_if_nothing_had_been_learned_before(
+    drawn_clips: Path, cache: Path, tmp_path: Path
+) -> None:
+    changes = {"frozen_epochs": 2, "tuned_epochs": 0, "early_stopping": False, "refit": True}
+    recipe = TINY.model_copy(update=changes)
+    dataset = read_dataset(drawn_clips, recipe, cache=cache, console=CONSOLE)
+    anew = training.train(dataset, recipe, cache=cache, checkpoints=tmp_path / "anew", console=CONSOLE).model
+    torch.manual_seed(recipe.seed)
+    only = EventModel(recipe, labels=2)
+    kept = Checkpoints.begin(tmp_path / "only", dataset, recipe, resume=False, console=CONSOLE)
+    train_head(only, Course(dataset, np.arange(24), np.arange(0), recipe, cache, kept, CONSOLE, lengths={"head": 2}))
+    torch.testing.assert_close(anew.state_dict(), only.eval().state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(20))
