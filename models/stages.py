@@ -108,7 +108,7 @@ def teach_head(head: AttentionHead, versions: Sequence[list[NDArray[np.float32]]
         course: who is taught what.
     """
     recipe, weights = course.recipe, course.class_weights
-    optimiser = torch.optim.AdamW(_rates(head, recipe), weight_decay=recipe.weight_decay)
+    optimiser = torch.optim.AdamW(_rates(head, recipe), weight_decay=recipe.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.frozen_epochs * _steps_an_epoch(course))
     aside = course.windows_aside([versions[0][index] for index in course.aside])
     learning = Learning(head, head, optimiser, schedule, np.random.default_rng(recipe.seed))
