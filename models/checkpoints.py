@@ -1,7 +1,7 @@
 """What a training run keeps after each epoch: enough to go on from there to the same end as without the break.
 
 A run's folder holds `run.json` (which clips and recipe it is of), a folder a stage with the weights of every epoch
-(`epoch003.pt`) and all that the next epoch needs (`state.pt`), and `model.pt` once the run is over. A run on other
+(`epoch003.pt`) and all else that the next epoch needs (`state.pt`), and `model.pt` once the run is over. A run on other
 clips than the folder's last one begins with the weights of that one (`start.pt`).
 """
 
@@ -196,7 +196,6 @@ class StageKeeper:
         return {
             "history": [astuple(loss) for loss in self._history],
             "module": learning.module.state_dict(),
-            "judged": learning.judged.state_dict(),
             "optimiser": learning.optimiser.state_dict(),
             "schedule": learning.schedule.state_dict(),
             "rng": learning.rng.bit_generator.state,
@@ -209,7 +208,7 @@ class StageKeeper:
         state = _load(self._folder / _STATE)
         self._history = [EpochLoss(*row) for row in state["history"]]
         learning.module.load_state_dict(state["module"])
-        learning.judged.load_state_dict(state["judged"])
+        learning.judged.load_state_dict(_load(self._path(self._history[-1])))
         learning.optimiser.load_state_dict(state["optimiser"])
         learning.schedule.load_state_dict(state["schedule"])
         learning.rng.bit_generator.state = state["rng"]
