@@ -8,7 +8,7 @@ idle one has its keyframes alone decoded, and wakes
   control that holds its bits answers motion with smaller packets. Sizes are taken as logarithms, since noise and
   quality scale them, and keyframes are left out;
 * by the picture: a few blocks of a keyframe differ from the keyframe looked at before, beyond what brightness as a
-  whole explains.
+  whole explains. A keyframe as large as that one is likely to show the same, and is not looked at as often.
 
 Sizes that woke it without a picture that differed cried wolf: the range is widened. A stream whose keyframes come too
 seldom, or are none (intra refresh), is decoded whole.
@@ -26,8 +26,14 @@ from monitor.records import GateState, WakeReason
 
 LOOK_PIXELS = (64, 36)
 """Width and height of the picture that keyframes are compared by: its pixels are the blocks."""
-LOOK_SECONDS = 1.5
+LOOK_SECONDS = 3.0
 """Keyframes of an idle camera that come closer than this are not all looked at."""
+DOUBTED_LOOK_SECONDS = 1.5
+"""Likewise where a keyframe is of another size than the one looked at before, or all packets are keyframes, so that
+those between them tell nothing."""
+KEYFRAME_MARGIN = 0.03
+"""In logarithm: 3%. In the streams of `benchmarks.gate` whose light stays, the sizes of keyframes differ by less than
+3%, and by 0.3% at the median, while it is quiet, and by 6% at the median, in noise, once something moves."""
 AWAKE_LOOK_SECONDS = 0.4
 """Likewise of an awake one, whose keyframes are decoded anyway: what moves to and fro in step with looks is seen."""
 MOST_GOP_SECONDS = 5.0
@@ -87,6 +93,8 @@ class Gate:
         self._sizes = SizeRange()
         self._keyframes = _Keyframes()
         self._picture: NDArray[np.int16] | None = None
+        self._keyframe_bytes = self._looked_bytes = 0
+        """Of the newest keyframe, and of the one looked at last."""
         self._newest = self._active = self._looked = self._differed = self._learned = self._woken = -math.inf
         self._woken_by_sizes = False
 
@@ -101,6 +109,8 @@ class Gate:
         if self._newest == -math.inf:  # the first one
             self._active = self._differed = seconds
         self._newest = seconds
+        if is_keyframe:
+            self._keyframe_bytes = size_bytes
         self._keyframes.note(is_keyframe, seconds)
         if self._keyframes.unsuited(seconds):
             self._active = seconds
@@ -112,8 +122,13 @@ class Gate:
         return None
 
     def wants_look(self, seconds: float) -> bool:
-        """Whether a keyframe that comes now is to be looked at."""
-        return seconds - self._looked >= (LOOK_SECONDS if self._idle else AWAKE_LOOK_SECONDS)
+        """Whether the keyframe that came last is to be looked at now."""
+        since = seconds - self._looked
+        if not self._idle:
+            return since >= AWAKE_LOOK_SECONDS
+        apart = abs(_level(self._keyframe_bytes) - _level(self._looked_bytes))
+        doubted = self.all_intra or apart > KEYFRAME_MARGIN
+        return since >= (DOUBTED_LOOK_SECONDS if doubted else LOOK_SECONDS)
 
     def look(self, picture: NDArray[np.uint8], *, is_intra: bool, seconds: float) -> WakeReason | None:
         """Compare a keyframe with the one looked at before; return why it wakes an idle camera, if it does.
@@ -123,7 +138,7 @@ class Gate:
             is_intra: whether it is coded without other pictures, as a keyframe must be.
             seconds: as of its packet.
         """
-        self._looked = seconds
+        self._looked, self._looked_bytes = seconds, self._keyframe_bytes
         if not is_intra:
             return self.refuse()
         blocks = picture.astype(np.int16)
@@ -190,7 +205,7 @@ class SizeRange:
 
     def note(self, size_bytes: int) -> bool:
         """Take a packet's size; return whether the mean is out of the range."""
-        level = math.log(size_bytes + SIZE_FLOOR_BYTES)
+        level = _level(size_bytes)
         if len(self._recent) == SIZE_WINDOW:
             self._sum -= self._recent[0]
         self._recent.append(level)
@@ -266,6 +281,11 @@ class _Keyframes:
     def refute(self) -> None:
         """Note that what is called a keyframe is none."""
         self._refuted = True
+
+
+def _level(size_bytes: int) -> float:
+    """Return a packet's size as it is compared with others."""
+    return math.log(size_bytes + SIZE_FLOOR_BYTES)
 
 
 def differs(before: NDArray[np.int16], after: NDArray[np.int16]) -> bool:

@@ -7,8 +7,8 @@ Between the two stand the gate, the decoder, the stream's clock and the sampler:
                needs after it; the others are held back until the next look finds the picture unchanged
     waking     what was held back is decoded first, so the samples before the wake-up come too, in order
 
-Packets are held back by reference, and no further than the group of pictures that was looked at last: a gate that a
-keyframe wakes goes back to the keyframe before.
+Packets are held back by reference, and no further than the keyframe that was looked at last: there a gate goes back to,
+also one that a keyframe wakes.
 """
 
 from __future__ import annotations
@@ -84,6 +84,11 @@ class _Group:
     bytes: int = 0
     fed: int = 0
     """How many of them, from the first on, the decoder has had."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a group of pictures more might be too much."""
+        return 2 * self.bytes > MOST_HELD_BYTES
 
     def append(self, arrived: Arrived) -> None:
         self.packets.append(arrived)
@@ -232,7 +237,7 @@ class Intake:
 
     def _idle(self, arrived: Arrived) -> Iterator[Seen]:
         gate, source = self._opened()
-        if arrived.packet.is_keyframe and gate.wants_look(self.stream_seconds):
+        if arrived.packet.is_keyframe and (gate.wants_look(self.stream_seconds) or self._group.is_large):
             if not self._group.fed:  # the first look since it fell asleep, or the one before it showed nothing
                 source.renew()
             self._look = self._begin_look(arrived.received_seconds)

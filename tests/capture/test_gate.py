@@ -27,6 +27,9 @@ class Camera:
         self.woken: list[tuple[float, WakeReason]] = []
         self.idle_packets = 0
         self.is_intra = True
+        self.keyframe_bytes = 20_000
+        self.looks: list[float] = []
+        """When it was looked at while idle."""
 
     @property
     def seconds(self) -> float:
@@ -39,11 +42,12 @@ class Camera:
 
     def send(self, scale: float, picture: np.ndarray) -> None:
         key = self.number % self.gop == 0
-        size = 20_000 if key else int(2000 * scale * np.exp(self.random.normal(0, self.noise)))
+        size = self.keyframe_bytes if key else int(2000 * scale * np.exp(self.random.normal(0, self.noise)))
         woken = self.gate.packet(size_bytes=size, is_keyframe=key, seconds=self.seconds)
         if key and self.gate.wants_look(self.seconds):
             grain = self.random.normal(0, 0.7, picture.shape)
             seen = np.clip(picture + grain, 0, 255).astype(np.uint8)
+            self.looks += [self.seconds] * (self.gate.state is GateState.IDLE)
             woken = self.gate.look(seen, is_intra=self.is_intra, seconds=self.seconds) or woken
         if woken is not None:
             self.woken.append((self.seconds, woken))
@@ -89,6 +93,26 @@ def test_a_keyframe_that_differs_wakes_it_when_the_sizes_tell_nothing() -> None:
     assert [reason for _, reason in camera.woken] == [WakeReason.PICTURE]
     camera.run(QUIET + 4, picture=camera.moved())
     assert camera.gate.state is GateState.IDLE, "what has come and stays is quiet again"
+
+
+@pytest.mark.parametrize(("gop", "each_seconds"), [(12, 3.36), (25, 3.0), (50, 4.0), (100, 4.0)])
+def test_keyframes_of_the_usual_size_are_not_all_looked_at(gop: int, each_seconds: float) -> None:
+    camera = Camera(gop=gop).run(60)
+    assert np.diff(camera.looks) == pytest.approx(each_seconds)
+
+
+@pytest.mark.parametrize(("keyframe_bytes", "wakes_after_seconds"), [(20_000, 4.0), (20_800, 2.0), (19_200, 2.0)])
+def test_a_keyframe_of_another_size_is_looked_at_at_once(keyframe_bytes: int, wakes_after_seconds: float) -> None:
+    """A rate control that holds its bits: packets between the keyframes are as large as ever."""
+    camera = Camera().run(20)
+    while camera.number % camera.gop or camera.seconds - camera.looks[-1] != 2.0:
+        camera.run(1 / FPS)
+    looked = camera.looks[-1]
+    camera.keyframe_bytes = keyframe_bytes
+    camera.run(5, picture=camera.moved())
+    ((seconds, reason),) = camera.woken
+    assert reason is WakeReason.PICTURE
+    assert seconds - looked == wakes_after_seconds
 
 
 @pytest.mark.parametrize(("gain", "shift"), [(1.15, 0), (0.8, 10), (1.0, -25)])

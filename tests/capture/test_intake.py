@@ -148,7 +148,7 @@ def taken_up(taken: Taken) -> int:
 
 
 def same(one: Sample, other: Sample) -> bool:
-    return one.time_seconds == other.time_seconds and np.array_equal(one.pictures, other.pictures)
+    return abs(one.time_seconds - other.time_seconds) < 1e-6 and np.array_equal(one.pictures, other.pictures)
 
 
 @pytest.mark.parametrize("shape", [FOUR, SHAPE, SINGLE], ids=["four", "pair", "single"])
@@ -168,17 +168,18 @@ def test_an_event_gives_the_same_samples_as_without_a_gate(
     assert gated.errors == 0
 
 
-@pytest.mark.parametrize("name", ["h264", "h265", "reordered"])
-def test_the_samples_before_the_wake_up_come_too_in_order(name: str, drawn: dict[str, Path]) -> None:
+@pytest.mark.parametrize(("name", "looked_at"), [("h264", 18.0), ("h265", 18.0), ("reordered", 20.0)])
+def test_the_samples_before_the_wake_up_come_too_in_order(name: str, looked_at: float, drawn: dict[str, Path]) -> None:
+    """From the keyframe that was looked at last, and showed nothing new."""
     gated, whole = (take(drawn[name], gate) for gate in ("auto", "off"))
     slots = [sample.slot for sample in gated.samples]
     assert slots == sorted(set(slots))
     before, expected = (between(taken.samples, EVENT[0] - 0.05, EVENT[0] + 0.2) for taken in (gated, whole))
-    assert before.keys() == expected.keys(), "from the last keyframe on, at 20 s"
+    assert before.keys() == expected.keys()
     asleep, woken = next(
         (one, other) for one, other in pairwise(gated.samples) if not other.idle and other.time_seconds - BEGIN > 15
     )
-    assert woken.time_seconds - BEGIN == pytest.approx(20.0, abs=0.1), "that look had shown nothing new"
+    assert woken.time_seconds - BEGIN == pytest.approx(looked_at, abs=0.1)
     assert woken.idle_slots == woken.slot - asleep.slot - 1 > 0
 
 
@@ -194,10 +195,11 @@ def test_an_idle_camera_decodes_little(name: str, share: float, drawn: dict[str,
     assert idle_seconds > 25
     assert taken_up(gated) == pytest.approx(gated.packets, abs=60), "but what is held back at the end"
     awake_frames = (SECONDS - idle_seconds) * FPS
-    assert gated.frames < awake_frames + 75 + share * idle_seconds * FPS
+    caught_up, held_at_the_end = 110, 75
+    assert gated.frames < awake_frames + caught_up + held_at_the_end + share * idle_seconds * FPS
 
 
-@pytest.mark.parametrize(("name", "each_seconds"), [("h264", 6.0), ("short", 5.76), ("seldom", 4.8), ("h265", 6.0)])
+@pytest.mark.parametrize(("name", "each_seconds"), [("h264", 8.0), ("short", 6.72), ("seldom", 4.8), ("h265", 8.0)])
 def test_an_idle_camera_is_sampled_as_often_as_no_look_comes_too_late(
     name: str, each_seconds: float, drawn: dict[str, Path]
 ) -> None:
@@ -324,6 +326,16 @@ def test_a_group_that_is_too_large_is_not_held_back(drawn: dict[str, Path], monk
     gated = take(drawn["h264"], "auto")
     assert gated.woken == {WakeReason.STREAM: 1}
     assert gated.states[-1][1] is GateState.UNSUITED
+
+
+def test_a_keyframe_is_looked_at_before_a_second_group_would_be_too_large(
+    drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with av.open(str(drawn["h264"])) as container:
+        sizes = [packet.size for packet in container.demux(video=0) if packet.size]
+    quiet_group = sum(sizes[300:350])
+    monkeypatch.setattr(intake_module, "MOST_HELD_BYTES", quiet_group * 19 // 10)
+    assert WakeReason.STREAM not in take(drawn["h264"], "auto").woken
 
 
 def test_an_end_in_the_middle_of_a_group_loses_nothing_that_was_held_back(

@@ -25,7 +25,7 @@ from tests.services.rtsp import Codec, Mount, Picture, encode_stream
 
 FPS = 15.0
 GOP_SECONDS = 1.0
-QUIET_SECONDS, REST_SECONDS = 9.0, 3.0
+QUIET_SECONDS, REST_SECONDS = 15.0, 3.0
 SEED = 7_700_001
 SETTINGS = CaptureConfig(gate_quiet_seconds=2.0)
 
@@ -102,4 +102,4 @@ def test_a_gate_costs_no_event_and_little_else(
     told = [events(watched.samples, bundle, cameras[0]) for watched in (gated, whole)]
     assert [[change.label for change in changes] for changes in told] == [["scuffle"], ["scuffle"]]
     apart = told[0][0].started_seconds - told[1][0].started_seconds
-    assert abs(apart) < 2.5 * bundle.manifest.stride_seconds, "their windows before the event hold more and less of it"
+    assert abs(apart) < 3.5 * bundle.manifest.stride_seconds, "their windows before the event hold more and less of it"
