@@ -34,6 +34,7 @@ DEMO = Provenance(
     ),
     licence="Apache-2.0, as the project: code, pictures and weights are its own.",
     command="python -m models.shipped demo",
+    version="2",
     sees=(
         "`scuffle`: two drawn figures standing together begin to jerk around each other for three to six seconds. "
         "Two figures that talk take the very same poses slowly, others walk, run in a line or wave: one picture does "
