@@ -267,7 +267,7 @@ def test_help_teaches(command):
 def test_a_bundle_that_is_trained_again_has_another_version(tmp_path):
     assert next_version(tmp_path / "new") == "1"
     bundle = shutil.copytree(ROOT / "models/bundles/demo", tmp_path / "demo")
-    assert next_version(bundle) == "2"
+    assert int(next_version(bundle)) == int(load_bundle(bundle).manifest.version) + 1
     write_manifest(bundle, load_bundle(bundle).manifest.model_copy(update={"version": "spring"}))
     assert next_version(bundle) == "1"
 

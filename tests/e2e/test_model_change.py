@@ -33,7 +33,9 @@ def shipped() -> Bundle:
 
 
 def copy_of_demo(folder: Path) -> Path:
+    """Make a copy of the bundle that ships, as version 1."""
     shutil.copytree(shipped().path, folder)
+    write_manifest(folder, shipped().manifest.model_copy(update={"version": "1"}))
     return folder
 
 

@@ -171,7 +171,9 @@ def test_the_wall_lives(visited):
     expect(page.locator("#live")).to_have_text("Live")
     model = page.evaluate("fetch('/api/v1/monitor').then(answer => answer.json())")
     assert model["engine"] in {"openvino", "onnxruntime", "tensorrt"}
-    expect(page.locator("footer")).to_contain_text(f"Model demo 1 on {model['engine']} {model['precision']}")
+    expect(page.locator("footer")).to_contain_text(
+        f"Model demo {model['model_version']} on {model['engine']} {model['precision']}"
+    )
     expect(page.locator("footer")).to_contain_text(f"version {__version__}")
     page.wait_for_function("image => image.naturalWidth === 640", arg=yard.locator("img").element_handle())
     first = yard.locator("img").get_attribute("src")
