@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.xdist_group("page"), pytest.mark.timeout(240)]
 
 TOKEN = "open-sesame-0123456789"
 ALERT = "1b0c6f0a-0000-5000-8000-000000000001"
-SLOTS = load_bundle(find_bundle("demo", Path())).manifest.window_slots
+MODEL = load_bundle(find_bundle("demo", Path())).manifest
 DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 LOOKS = [("light", "desk", DESK), ("dark", "desk", DESK), ("dark", "phone", PHONE)]
 EVENT_MILLISECONDS = 60_000
@@ -150,10 +150,10 @@ def test_the_strip_shows_as_many_frames_as_the_window_has(visited):
     )
     page.wait_for_function(loaded, arg=selector)
     strip = page.locator(selector)
-    assert strip.evaluate("image => image.naturalWidth") == SLOTS * 218 + 10
-    assert f"The {SLOTS} frames" in str(strip.get_attribute("alt"))
+    assert strip.evaluate("image => image.naturalWidth") == MODEL.window_slots * 218 + 10
+    assert f"The {MODEL.window_slots} frames" in str(strip.get_attribute("alt"))
     page.goto(f"/alerts/{alert}")
-    assert page.locator(".frames li").count() == SLOTS
+    assert page.locator(".frames li").count() == MODEL.window_slots
     weights = page.locator(".frames meter").evaluate_all("meters => meters.map(meter => meter.value)")
     (decided, *_) = page.evaluate(f"fetch('/api/v1/alerts/{alert}').then(answer => answer.json())")["messages"]
     assert weights == pytest.approx(decided["evidence"]["attention"]), "those of the window that the strip shows"
@@ -172,7 +172,7 @@ def test_the_wall_lives(visited):
     model = page.evaluate("fetch('/api/v1/monitor').then(answer => answer.json())")
     assert model["engine"] in {"openvino", "onnxruntime", "tensorrt"}
     expect(page.locator("footer")).to_contain_text(
-        f"Model demo {model['model_version']} on {model['engine']} {model['precision']}"
+        f"Model demo {MODEL.version} on {model['engine']} {model['precision']}"
     )
     expect(page.locator("footer")).to_contain_text(f"version {__version__}")
     page.wait_for_function("image => image.naturalWidth === 640", arg=yard.locator("img").element_handle())
@@ -286,7 +286,7 @@ def test_a_camera_s_page_draws_its_hour(visited):
     page = visited.page
     page.goto("/cameras/yard")
     expect(page.locator(".u-over")).to_be_visible()
-    expect(page.locator("#window li")).to_have_count(SLOTS)
+    expect(page.locator("#window li")).to_have_count(MODEL.window_slots)
     expect(page.locator("#chart-says")).to_contain_text("Highest score:")
     fetched = "fetch('/api/v1/cameras/yard/scores').then(answer => answer.json())"
     page.wait_for_function(f"{fetched}.then(points => points.ends.length > 5)")
@@ -370,7 +370,7 @@ def test_without_scripts_everything_is_there_to_read(shown):
         expect(page.locator('.camera[data-camera="yard"] .score-value')).not_to_have_text("–")
         page.goto(f"/alerts/{alert}")
         expect(page.locator("video")).to_be_visible()
-        assert page.locator(".frames li").count() == SLOTS
+        assert page.locator(".frames li").count() == MODEL.window_slots
 
 
 @pytest.mark.parametrize(("scheme", "screen", "size"), LOOKS)

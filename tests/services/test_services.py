@@ -277,7 +277,7 @@ def test_killed_server_comes_back_on_its_port(start_rtsp, stream_files):
     with watch(url) as container:
         frames_of(container, 3)
         server.kill()
-        with suppress(av.error.FFmpegError):  # the end or an error, or a picture that was cut off
+        with suppress(OSError, av.error.InvalidDataError):  # the end or an error, or a picture that was cut off
             assert len(frames_of(container, 100)) < 100
     with pytest.raises(av.error.ConnectionRefusedError):
         watch(url)
