@@ -86,8 +86,8 @@ def api(view: View, feed: Feed, broadcaster: Broadcaster) -> APIRouter:
     ) -> Response:
         """Tell what changes, as server-sent events.
 
-        Kinds: `monitor`, `camera`, `gone` (a camera), `scores`, `alert`, `evidence`, `reset` (more was missed than is
-        kept: ask for everything anew).
+        Kinds: `monitor`, `camera`, `cameras` (the ids of all that are watched), `scores`, `alert`, `evidence`, `reset`
+        (more was missed than is kept: ask for everything anew).
         """
         if broadcaster.full:
             return JSONResponse({"detail": "Too many look on already."}, status_code=503, headers={"Retry-After": "10"})

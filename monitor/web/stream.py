@@ -164,10 +164,9 @@ class Broadcaster:
         """Look at the monitor, and say what has changed."""
         cameras = {f"camera {view.id}": CameraAnswer.of(view) for view in self._view.cameras()}
         state = {name: answer.model_dump(mode="json", exclude={"last_frame"}) for name, answer in cameras.items()}
+        state["cameras"] = {"ids": [camera["id"] for camera in state.values()]}
         state["monitor"] = MonitorAnswer.of(self._view.monitor()).model_dump(mode="json")
         messages = [_state(told) for told in state.items() if last.state.get(told[0]) != told[1]]
-        gone = [told["id"] for name, told in last.state.items() if name not in state]
-        messages += [encoded("gone", {"id": camera}) for camera in gone]
         serial, windows = self._feed.history.after(last.windows_serial)
         if windows:
             messages.append(encoded("scores", {"windows": [_window(window) for window in windows]}))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from monitor import __version__
 from monitor.bundle import find_bundle, load_bundle
@@ -200,6 +200,26 @@ def test_a_camera_that_is_no_longer_watched_leaves_the_wall(browser):
         expect(page.locator("[data-camera]")).to_have_count(2)
         expect(page.locator("#count")).to_have_text("0 of 2 online")
         assert here.complaints == []
+
+
+@pytest.mark.parametrize("path", ["/", "/cameras/gate"])
+def test_a_camera_that_was_taken_away_before_the_page_listened_leaves_it(browser, path):
+    shown = SetView()
+    for camera in ("yard", "gate"):
+        shown.reporter.camera_added(CameraConfig(id=camera, url="rtsp://camera/x"))
+
+    def take_away(route: Route) -> None:
+        shown.reporter.camera_removed("gate")
+        route.continue_()
+
+    with served(shown) as address, visit(browser, base_url=address) as here:
+        here.page.route("**/api/v1/events?*", take_away, times=1)
+        here.page.goto(path)
+        if path == "/":
+            expect(here.page.locator("[data-camera]")).to_have_count(1)
+            expect(here.page.locator("#count")).to_have_text("0 of 1 online")
+        else:
+            expect(here.page.locator("main")).to_contain_text("There is no such camera.")
 
 
 def test_a_camera_that_is_lost_shows_since_when_and_no_score_of_now(browser):

@@ -102,12 +102,19 @@ def test_who_looks_on_is_counted_and_told_that_a_camera_is_gone(shown):
     page = Page(shown, shown.feed)
     server = WebServer(page, host="127.0.0.1", port=0)
     with Listener(server.start()) as listener:
-        listener.wait("camera", 2)
+        assert listener.wait("cameras") == [{"ids": ["yard", "gate"]}]
         assert page.onlookers == 1
         shown.reporter.camera_removed("yard")
-        assert listener.wait("gone") == [{"id": "yard"}]
+        assert listener.wait("cameras", 2)[-1] == {"ids": ["gate"]}
     server.stop(Deadline(5))
     assert page.onlookers == 0
+
+
+def test_who_comes_later_is_told_which_cameras_are_watched(address):
+    with Listener(address) as first:
+        first.wait("cameras")
+        with Listener(address) as second:
+            assert second.wait("cameras") == [{"ids": ["yard"]}]
 
 
 def test_what_does_not_change_is_not_told(address, shown):
@@ -115,7 +122,7 @@ def test_what_does_not_change_is_not_told(address, shown):
         listener.wait("monitor")
         shown.feed.history.note(make_score(3, 0.7), {"fight": 0.7})
         listener.wait("scores")
-        assert len(listener.messages("camera")) == len(listener.messages("monitor")) == 1
+        assert [len(listener.messages(kind)) for kind in ("camera", "cameras", "monitor")] == [1, 1, 1]
 
 
 def test_who_comes_back_is_told_what_he_has_missed(address, shown):

@@ -1,7 +1,7 @@
 // One camera: its picture, the scores of the last hour with the attention under them, its newest window, its alerts.
 
 import { onAlert, onEvidence, reset as resetAlerts } from "./alertlist.js";
-import { cards, isAway, lookOn, showCamera } from "./cameras.js";
+import { cards, fetchCameras, isAway, lookOn, showCamera } from "./cameras.js";
 import { fetched, listen } from "./live.js";
 import { highest } from "./scoreline.js";
 
@@ -162,7 +162,12 @@ function onScores({ windows: told }) {
   plot.setData(table());
 }
 
+function onCameras({ ids }) {
+  if (!ids.includes(id)) location.reload();
+}
+
 function reset() {
+  fetchCameras(showCamera, onCameras).catch(() => {});
   fetchHour().catch(() => {});
   resetAlerts().catch(() => {});
 }
@@ -181,4 +186,4 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => fetc
 
 fetchHour().catch(() => {});
 lookOn();
-listen({ camera: showCamera, gone: (told) => told.id === id && location.reload(), scores: onScores, alert: onAlert, evidence: onEvidence, reset });
+listen({ camera: showCamera, cameras: onCameras, scores: onScores, alert: onAlert, evidence: onEvidence, reset });

@@ -1,5 +1,7 @@
 // The state and the pictures of the cameras on a page.
 
+import { fetched } from "./live.js";
+
 const LOOK_MILLISECONDS = 2000;
 
 export const cards = new Map([...document.querySelectorAll(".camera")].map((card) => [card.dataset.camera, card]));
@@ -21,6 +23,13 @@ export function showCamera(camera) {
     since.textContent = since.dateTime.slice(0, 19).replace("T", " ");
   }
   card.querySelector(".detail").textContent = camera.detail;
+}
+
+// What the stream told while this page did not listen.
+export async function fetchCameras(onCamera, onCameras) {
+  const { cameras } = await (await fetched("/api/v1/cameras")).json();
+  onCameras({ ids: cameras.map((camera) => camera.id) });
+  cameras.forEach(onCamera);
 }
 
 // Only pictures that can be seen are asked for, one after another; a camera that is away keeps its last one.

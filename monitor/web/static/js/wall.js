@@ -1,7 +1,7 @@
 // The wall: states, pictures, score lines and the newest alerts.
 
 import { onAlert, onEvidence, reset as resetAlerts } from "./alertlist.js";
-import { cards, isAway, lookOn, showCamera } from "./cameras.js";
+import { cards, fetchCameras, isAway, lookOn, showCamera } from "./cameras.js";
 import { fetched, listen } from "./live.js";
 import { Scoreline, highest } from "./scoreline.js";
 
@@ -57,29 +57,26 @@ function onCamera(camera) {
   if (!cards.has(camera.id)) location.reload(); // a camera that a new configuration has brought
 }
 
-// A new configuration has taken it away.
-function onGone({ id }) {
-  cards.get(id)?.closest("li").remove();
-  cards.delete(id);
-  lines.delete(id);
+// A new configuration may have taken some away, also while nobody listened.
+function onCameras({ ids }) {
+  for (const [id, card] of [...cards]) {
+    if (ids.includes(id)) continue;
+    card.closest("li").remove();
+    cards.delete(id);
+    lines.delete(id);
+  }
   count();
 }
 
-async function fetchCameras() {
-  const { cameras } = await (await fetched("/api/v1/cameras")).json();
-  const watched = new Set(cameras.map((camera) => camera.id));
-  for (const id of [...cards.keys()]) if (!watched.has(id)) onGone({ id });
-}
-
 function reset() {
-  fetchCameras().catch(() => {});
+  fetchCameras(onCamera, onCameras).catch(() => {});
   fetchScores().catch(() => {});
   resetAlerts().catch(() => {});
 }
 
 fetchScores().catch(() => {});
 lookOn();
-listen({ camera: onCamera, gone: onGone, scores: ({ windows }) => windows.forEach(show), alert: onAlert, evidence: onEvidence, reset });
+listen({ camera: onCamera, cameras: onCameras, scores: ({ windows }) => windows.forEach(show), alert: onAlert, evidence: onEvidence, reset });
 for (const change of [matchMedia("(prefers-color-scheme: dark)"), window]) {
   change.addEventListener(change === window ? "resize" : "change", () => lines.forEach((line) => line.redraw()));
 }
