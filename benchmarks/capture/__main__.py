@@ -62,6 +62,8 @@ class Plan:
     lines: int = SIZE[1]
     """Height of the streams."""
     fps: int = FPS
+    pictures: int | None = None
+    """Of a sample of ours; as many as the bundle `fight` wants where none is told."""
 
 
 FULL = Plan(CAMERAS, SCENES, CONTENDERS, loop_seconds=6.0, warm_seconds=8.0, asleep_seconds=20.0, seconds=15.0)
@@ -79,6 +81,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="how often each is measured, in turns; medians are told")
     parser.add_argument("--lines", type=int, default=SIZE[1], help="height of the streams")
     parser.add_argument("--fps", type=int, default=FPS, help="their pictures a second")
+    parser.add_argument("--pictures", type=int, help="of a sample of ours, such as 1, which is what all others give")
     parser.add_argument("--streams", type=Path, help="folder that keeps the encoded streams for the next run")
     parser.add_argument("--inference-python", type=Path, help="interpreter that has the package `inference`")
     options = parser.parse_args()
@@ -94,6 +97,7 @@ def main() -> None:
         rounds=options.rounds,
         lines=options.lines,
         fps=options.fps,
+        pictures=options.pictures,
     )
     with tempfile.TemporaryDirectory() as folder:
         streams = options.streams or Path(folder)
@@ -116,6 +120,7 @@ def measure(plan: Plan, folder: Path, *, streams: Path, inference_python: Path |
     skipped = {name: why for name in plan.contenders if (why := missing(name, inference_python))}
     contenders = [name for name in plan.contenders if name not in skipped]
     shape = load_bundle(find_bundle("fight", Path())).manifest
+    pictures = plan.pictures or shape.sample.pictures
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     results: list[dict[str, Any]] = []
 
@@ -125,7 +130,7 @@ def measure(plan: Plan, folder: Path, *, streams: Path, inference_python: Path |
             urls=tuple(urls),
             sample_fps=shape.sample_fps,
             size_pixels=shape.sample.width_pixels,
-            pictures=shape.sample.pictures,
+            pictures=pictures,
             spacing_seconds=shape.sample.context_spacing_seconds,
             ring=str(folder / "media"),
         )
@@ -158,11 +163,11 @@ def measure(plan: Plan, folder: Path, *, streams: Path, inference_python: Path |
                         if not measured.keeps_up:  # nothing is run beyond the first number that was too many
                             given_up.add(name)
                         results.append(measured.as_json(name, scene))
-                    yield _answer(plan, shape.sample_fps, skipped, results)
+                    yield _answer(plan, shape.sample_fps, pictures, skipped, results)
 
 
 def _answer(
-    plan: Plan, sample_fps: float, skipped: dict[Name, str], results: Sequence[dict[str, Any]]
+    plan: Plan, sample_fps: float, pictures: int, skipped: dict[Name, str], results: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     _add_marginal_memory(results)
     megabits = bits_per_second(plan.lines, plan.fps) / 1e6
@@ -170,6 +175,7 @@ def _answer(
         "machine": {"cores": psutil.cpu_count(), "processor": platform.processor() or platform.machine()},
         "stream": f"{plan.lines}p{plan.fps} H.264, GOP {GOP_SECONDS:g} s, {megabits:.2g} Mbit/s, RTSP over TCP",
         "sample_fps": sample_fps,
+        "pictures": pictures,
         "rounds": plan.rounds,
         "skipped": skipped,
         "results": results,

@@ -276,7 +276,6 @@ class _Tally:
         self._camera = camera
         self._last_frame: float | None = None
         self._skew: float | None = None
-        self._contrast: float | None = None
         self._change: float | None = None
         self._picture: NDArray[np.int16] | None = None
         self._reset()
@@ -291,7 +290,6 @@ class _Tally:
         """Count a sample, and look at its newest picture: coarsely, and at green alone, which is most of its light."""
         self.samples += 1
         picture = sample.pictures[-1, ::2, ::2, 1].astype(np.int16)
-        self._contrast = float(picture.std())
         if self._picture is not None and self._picture.shape == picture.shape:
             self._change = max(self._change or 0.0, float(np.abs(picture - self._picture).mean()))
         self._picture = picture
@@ -318,7 +316,7 @@ class _Tally:
             ring_bytes=ring_bytes,
             gate=intake.gate_state,
             woken=taken.woken,
-            contrast=self._contrast,
+            contrast=float(self._picture.std()) if self._picture is not None and self.samples else None,
             change=self._change,
         )
         self._reset()
@@ -326,5 +324,5 @@ class _Tally:
 
     def _reset(self) -> None:
         self._begun = time.monotonic()
-        self._contrast = self._change = None
+        self._change = None
         self.packets = self.bytes_received = self.frames = self.samples = 0

@@ -177,7 +177,8 @@ class PacketRing:
             for looked, (group, at) in enumerate(self._places_backwards()):
                 packet = group.packets[at]
                 if packet.pts == pts and packet.segment is self._segment:
-                    group.packets[at] = replace(packet, seconds=seconds)
+                    if packet.seconds != seconds:  # most estimates were right
+                        group.packets[at] = replace(packet, seconds=seconds)
                     return
                 if looked == DATED_PACKETS:
                     return
