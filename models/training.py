@@ -152,8 +152,9 @@ def train(
     features = _features_aside(model, course)
     aside = course.windows_aside(features)
     logits = aside.logits(model.head)
-    calibration = calibrate(logits, aside.targets, dataset.labels, recipe)
     validation = dataset.subset(split.validation.tolist())
+    groups = len(set(validation.groups.tolist()))
+    calibration = calibrate(logits, aside.targets, dataset.labels, recipe, groups=groups)
     probabilities = clip_probabilities(logits, aside.owners, calibration.temperature)
     measured = measure(probabilities, validation.targets, validation.groups, validation.labels)
     judged = tuple(

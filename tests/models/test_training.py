@@ -291,7 +291,18 @@ def test_temperature_softens_what_is_too_sure() -> None:
     logits = np.zeros((4000, 2), np.float32)
     said = np.where(rng.random(4000) < 0.8, targets, 1 - targets)
     logits[np.arange(4000), said] = np.log(4.0) * 3.0
-    assert fit_temperature(logits, targets) == pytest.approx(3.0, rel=0.1)
+    assert fit_temperature(logits, targets, groups=4000) == pytest.approx(3.0, rel=0.1)
+
+
+def test_few_groups_leave_the_temperature_near_1() -> None:
+    """However many windows they have; those told apart without a fault would ask for the lowest there is."""
+    targets = np.tile([0, 1], 500)
+    logits = np.where(targets[:, None] == np.arange(2), 3.0, -3.0).astype(np.float32)
+    chosen = [fit_temperature(logits, targets, groups=groups) for groups in (2, 20, 2000)]
+    assert chosen == sorted(chosen, reverse=True)
+    assert chosen[0] == pytest.approx(1.0, abs=0.03)
+    wrong = [fit_temperature(logits, 1 - targets, groups=groups) for groups in (1, 20)]
+    assert 1.0 < wrong[0] < wrong[1]
 
 
 def test_the_threshold_keeps_the_stated_share_of_false_alarms() -> None:
@@ -300,7 +311,7 @@ def test_the_threshold_keeps_the_stated_share_of_false_alarms() -> None:
     margin = np.where(targets == 1, 2.0, -2.0) + rng.normal(0.0, 1.5, 2000)
     logits = np.stack([np.zeros(2000), margin], axis=1).astype(np.float32)
     recipe = Recipe(false_alarm_share=0.02)
-    calibration = calibrate(logits, targets, ("normal", "fight"), recipe)
+    calibration = calibrate(logits, targets, ("normal", "fight"), recipe, groups=2000)
     assert calibration.false_alarm_share["fight"] == pytest.approx(0.02, abs=0.002)
     assert calibration.thresholds["fight"].on > 0.5
 
@@ -308,7 +319,7 @@ def test_the_threshold_keeps_the_stated_share_of_false_alarms() -> None:
 def test_few_windows_never_give_more_false_alarms_than_stated() -> None:
     logits = np.stack([np.zeros(24), np.linspace(-3.0, 3.0, 24)], axis=1).astype(np.float32)
     targets = np.array([0, 1] * 12)
-    calibration = calibrate(logits, targets, ("normal", "fight"), Recipe(false_alarm_share=0.1))
+    calibration = calibrate(logits, targets, ("normal", "fight"), Recipe(false_alarm_share=0.1), groups=24)
     assert 0.0 < calibration.false_alarm_share["fight"] <= 0.1
 
 
