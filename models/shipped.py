@@ -56,7 +56,7 @@ FIGHT = Provenance(
         "release; the package that brings them states no licence of its own. This bundle: Apache-2.0."
     ),
     command="python -m models.shipped fight --data DIR",
-    version="2",
+    version="3",
     sees=(
         "`fight`: people fighting, seen by a fixed surveillance camera. The backbone sees the three differences, in "
         "grey, of four pictures 1/15 s apart, so motion and not looks; it is frozen, and only attention and classifier "
