@@ -65,7 +65,7 @@ FIGHT = Provenance(
     limits=(
         "Camera motion, filmed screens and sudden light break the differences of pictures. Running crowds, sport and "
         "dancing were hardly in the data and will raise false alarms. The figures are of short, trimmed clips; on long "
-        "streams of other cameras it found one event in six (`docs/experiments.md`). It ranks clips of other cameras "
+        "streams of other cameras it found one event in seven (`docs/experiments.md`). It ranks clips of other cameras "
         "well, but its thresholds are too high for them: set them for your own. It is an aid for people who watch, and "
         "must not decide anything by itself."
     ),
