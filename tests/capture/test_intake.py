@@ -22,6 +22,8 @@ from monitor.capture.source import Decoded, Source
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.records import GateState, Sample, WakeReason
 
+pytestmark = pytest.mark.xdist_group("intake")  # they share drawn streams
+
 FPS = 25
 SIZE = (160, 120)
 EVENT = (20.3, 24.3)

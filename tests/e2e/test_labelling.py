@@ -24,6 +24,8 @@ from tests.services.rtsp import Mount, RtspServer
 
 from .conftest import FPS
 
+pytestmark = pytest.mark.xdist_group("labelling")  # they share one alert
+
 RECIPE = RECIPES["demo"].model_copy(
     update={
         "sample": SampleShape(pictures=2, context_spacing_seconds=1 / 15, width_pixels=48, height_pixels=32),
