@@ -153,7 +153,7 @@ def train(
     aside = course.windows_aside(features)
     logits = aside.logits(model.head)
     validation = dataset.subset(split.validation.tolist())
-    groups = len(set(validation.groups.tolist()))
+    groups = len(np.unique(validation.groups))
     calibration = calibrate(logits, aside.targets, dataset.labels, recipe, groups=groups)
     probabilities = clip_probabilities(logits, aside.owners, calibration.temperature)
     measured = measure(probabilities, validation.targets, validation.groups, validation.labels)
