@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from monitor.bundle import SampleShape
 from monitor.capture import camera as camera_module
-from monitor.capture.camera import CameraLoop, CapturePlan, Told, retry_wait
+from monitor.capture.camera import STAGGER_SLOTS, CameraLoop, CapturePlan, Told, retry_wait
+from monitor.capture.intake import FIRST_GUESS_SECONDS
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, GateState, Sample
 from tests.capture.drawing import write_video
@@ -206,12 +207,13 @@ def test_an_awake_camera_takes_packets_in_a_row_and_no_sample_waits_for_them(
         watched.wait(lambda w: len(w.samples) >= 24)
     slots = [sample.slot for sample in watched.samples]
     assert slots[2:] == list(range(slots[2], slots[-1] + 1))
-    frame_seconds = 1.0 / stream_files.fps
     assert len(rests.begun) >= 0.5 * len(slots)
+    slot_seconds, frame_seconds = 1.0 / PLAN.sample_fps, 1.0 / stream_files.fps
     for begun, seconds in rests.begun:
-        assert frame_seconds < seconds <= 1.0 / PLAN.sample_fps
-        next_slot = (np.floor(begun * PLAN.sample_fps) + 1) / PLAN.sample_fps
-        assert begun + seconds < next_slot + frame_seconds, "it is back before the next sample's frame comes"
+        assert seconds >= FIRST_GUESS_SECONDS, "a rest in which no frame comes is worth nothing"
+        next_slot = (np.floor(begun / slot_seconds) + 1) * slot_seconds
+        early = next_slot - (begun + seconds)
+        assert -frame_seconds < early < STAGGER_SLOTS * slot_seconds + 0.01, "it ends shortly before the next slot"
     late = sorted(sample.received_seconds - sample.time_seconds for sample in watched.samples[2:])
     assert late[len(late) // 2] < frame_seconds, "who rests too long takes that frame late"
 
