@@ -155,6 +155,16 @@ class Intake:
         """Whether the next packets are only kept, as far as can be told now."""
         return self._look is None and self._gate is not None and self._gate.state is GateState.IDLE
 
+    @property
+    def next_slot_seconds(self) -> float:
+        """When the slot begins that the next sample is for, host clock; -inf before the first."""
+        return self._sampler.next_slot_seconds
+
+    @property
+    def frame_seconds(self) -> float:
+        """Mean time from one picture to the next; of the last few dozen."""
+        return self._interval
+
     def take_counts(self) -> IntakeCounts:
         """Return what was counted and begin anew."""
         counts, self._counts = self._counts, IntakeCounts()
@@ -174,6 +184,8 @@ class Intake:
     def take(self, arrived: Arrived) -> Iterator[Seen]:
         """Yield what a packet brings: nothing, its own frame, or all that was held back before it."""
         packet = arrived.packet
+        if packet.size:
+            self._follow(arrived)
         if self._gate is None:
             yield from self._feed([arrived])
             return
@@ -181,7 +193,6 @@ class Intake:
             yield from self._catch_up()
             yield from self._feed([arrived])
             return
-        self._follow(arrived)
         was_idle = self._gate.state is GateState.IDLE
         woken = self._gate.packet(
             size_bytes=packet.size, is_keyframe=packet.is_keyframe, seconds=self.stream_seconds

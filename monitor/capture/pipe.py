@@ -10,8 +10,8 @@ import pickle
 import socket
 import struct
 import threading
+from collections import deque
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Generic, TypeVar
 
 from monitor.capture.camera import CapturePlan
@@ -28,7 +28,11 @@ from monitor.records import (
 )
 
 SEND_SECONDS = 1.0
+MOST_PARTS = 64
+MOST_PART_BYTES = 2**30
+"""More stands in no message: who announces it speaks rubbish."""
 _COUNT = struct.Struct("=I")
+_LENGTH = struct.Struct("=Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +90,15 @@ class MessageUnreadable(Exception):
 class Channel(Generic[Received, Sent]):
     """One end of the pipe. Any thread may send; one thread receives.
 
-    Pictures are not copied into the pickle: they cross as raw buffers behind it (pickle protocol 5), so a sample
-    costs one write into the socket and one read out of it.
+    A message is a count of parts, their lengths, and the parts: a pickle, and behind it as raw buffers the pictures
+    that it refers to (pickle protocol 5). So a sample is copied once into the socket and once out of it.
 
     Args:
         descriptor: of one end of a socket pair; owned from now on.
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._connection = Connection(descriptor)
+        self._socket = socket.socket(fileno=descriptor)
         self._lock = threading.Lock()
 
     def send(self, message: Sent) -> None:
@@ -105,10 +109,16 @@ class Channel(Generic[Received, Sent]):
         """
         buffers: list[pickle.PickleBuffer] = []
         head = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
+        parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
+        lengths = b"".join(_LENGTH.pack(part.nbytes) for part in parts)
+        unsent = deque([memoryview(_COUNT.pack(len(parts)) + lengths), *parts])
         with self._lock:
-            self._connection.send_bytes(_COUNT.pack(len(buffers)) + head)
-            for buffer in buffers:
-                self._connection.send_bytes(buffer.raw())
+            while unsent:
+                sent = self._socket.sendmsg(unsent)
+                while unsent and sent >= unsent[0].nbytes:
+                    sent -= unsent.popleft().nbytes
+                if unsent:
+                    unsent[0] = unsent[0][sent:]
 
     def receive(self) -> Received:
         """Wait for a message; its arrays are read-only.
@@ -118,21 +128,43 @@ class Channel(Generic[Received, Sent]):
             OSError: likewise.
             MessageUnreadable: it is no message; where the next one begins is not known any more.
         """
+        (count,) = _COUNT.unpack(self._read(_COUNT.size))
+        lengths = self._read(_LENGTH.size * _plausible(count, MOST_PARTS))
+        sizes = [_plausible(size, MOST_PART_BYTES) for (size,) in _LENGTH.iter_unpack(lengths)]
+        head, *buffers = [self._read(size) for size in sizes] or [memoryview(b"")]
         try:
-            head = self._connection.recv_bytes()
-            buffers = [self._connection.recv_bytes() for _ in range(_COUNT.unpack_from(head)[0])]
             # The other side is our own process on a private socket.
-            message: Received = pickle.loads(memoryview(head)[_COUNT.size :], buffers=buffers)  # noqa: S301
-        except (EOFError, OSError):
-            raise
-        except Exception as exc:  # rubbish in a pickle or before it may raise anything
+            message: Received = pickle.loads(head, buffers=buffers)  # noqa: S301
+        except Exception as exc:  # rubbish in a pickle may raise anything
             raise MessageUnreadable(type(exc).__name__) from None
         return message
 
     def close(self) -> None:
         """Close this end; harmless when closed."""
         with self._lock:  # or a message on its way might be written to whatever gets the descriptor next
-            self._connection.close()
+            self._socket.close()
+
+    def _read(self, size: int) -> memoryview:
+        """Return the next bytes, not to be changed."""
+        read = memoryview(bytearray(size))
+        unread = read
+        while unread.nbytes:
+            received = self._socket.recv_into(unread, flags=socket.MSG_WAITALL)
+            if not received:
+                raise EOFError
+            unread = unread[received:]
+        return read.toreadonly()
+
+
+def _plausible(value: int, most: int) -> int:
+    """Return a number of a message's head that can be true.
+
+    Raises:
+        MessageUnreadable: it cannot.
+    """
+    if value > most:
+        raise MessageUnreadable("a head that cannot be true")
+    return value
 
 
 def channel_pair() -> tuple[Channel[Report, Command], socket.socket]:

@@ -178,6 +178,11 @@ class Sampler:
         self._last_slot: int | None = None
         self._last_seconds = -math.inf
 
+    @property
+    def next_slot_seconds(self) -> float:
+        """When the slot after that of the last sample begins; -inf before the first."""
+        return -math.inf if self._last_slot is None else (self._last_slot + 1) / self._sample_fps
+
     def push(
         self,
         frame: av.VideoFrame,
@@ -236,7 +241,7 @@ class Sampler:
         """
         if self._last_slot is None or slot_of(time_seconds, self._sample_fps) > self._last_slot:
             return True
-        begin = (self._last_slot + 1) / self._sample_fps  # the next slot's first frame comes within a frame of this
+        begin = self.next_slot_seconds  # the next slot's first frame comes within a frame of this
         for k in range(1, self._shape.pictures):
             target = begin - k * self._shape.context_spacing_seconds
             if target - 0.75 * frame_seconds <= time_seconds <= target + 1.75 * frame_seconds:
@@ -276,7 +281,7 @@ class Sampler:
         if not spacing or not self._recent or self._last_slot is None:
             return False
         interval = time_seconds - self._recent[-1].time_seconds
-        ahead = (self._last_slot + 1) / self._sample_fps - time_seconds
+        ahead = self.next_slot_seconds - time_seconds
         if min(interval, ahead) <= 0.0:
             return False
         ahead = math.ceil(ahead / interval - SLOT_TOLERANCE) * interval  # to the first frame of the next slot

@@ -99,6 +99,8 @@ class Source:
         self._timeout_seconds = timeout_seconds
         self.software_because = software_because
         """Why it is decoded in software although hardware was asked for; empty when it is as asked."""
+        self.keeps_unread = not _is_datagrams(camera)
+        """Whether packets that are not read at once wait, rather than go lost where the kernel's buffer is full."""
         self.waited_seconds = 0.0
         """How long the newest packet was waited for."""
         self.stream = stream
@@ -342,6 +344,11 @@ def _authorities(camera: CameraConfig) -> str:
     return ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
 
 
+def _is_datagrams(camera: CameraConfig) -> bool:
+    """Whether a camera's packets come one by one over UDP."""
+    return camera.is_network and (camera.transport == "udp" or urlsplit(camera.url).scheme in ("udp", "rtp"))
+
+
 def _options(camera: CameraConfig, timeout_seconds: float) -> dict[str, str]:
     """Return FFmpeg's options for a scheme; FFmpeg ignores those that a protocol does not know."""
     if not camera.is_network:
@@ -359,7 +366,7 @@ def _options(camera: CameraConfig, timeout_seconds: float) -> dict[str, str]:
         options["timeout"] = micros
     if scheme in ("rtsp", "rtsps"):
         options |= {"rtsp_transport": camera.transport, "allowed_media_types": "video"}
-    if camera.transport == "udp" or scheme in ("udp", "rtp"):
+    if _is_datagrams(camera):
         options["buffer_size"] = str(UDP_BUFFER_BYTES)
     return options
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from monitor.bundle import SampleShape
 from monitor.capture import camera as camera_module
-from monitor.capture.camera import CameraLoop, CapturePlan, Told, retry_wait
+from monitor.capture.camera import STAGGER_SLOTS, CameraLoop, CapturePlan, Told, retry_wait
+from monitor.capture.intake import FIRST_GUESS_SECONDS
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, GateState, Sample
 from tests.capture.drawing import write_video
@@ -181,6 +182,58 @@ def test_a_camera_is_sampled_on_every_slot(transport: str, stream_files: StreamF
         assert sample.slot == pytest.approx(sample.time_seconds * 4, abs=1)
         assert 0 <= sample.received_seconds - sample.time_seconds < 0.5
         assert abs(time.time() - sample.received_seconds) < 20
+
+
+class Rests(threading.Event):
+    """Keeps when a camera's loop rested, and for how long it meant to: the event by which it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[tuple[float, float]] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.begun.append((time.time(), timeout or 0.0))
+        return super().wait(timeout)
+
+
+@pytest.mark.parametrize("gate", ["auto", "off"])
+def test_an_awake_camera_takes_packets_in_a_row_and_no_sample_waits_for_them(
+    gate: str, stream_files: StreamFiles, start_rtsp: StartRtsp
+) -> None:
+    server = start_rtsp({"yard": stream_files.mount()})
+    watched = Watched(CameraConfig.model_validate({"id": "yard", "url": server.url("yard"), "gate": gate}))
+    watched.loop._stop = rests = Rests()
+    with watched:
+        watched.wait(lambda w: len(w.samples) >= 24)
+    slots = [sample.slot for sample in watched.samples]
+    assert slots[2:] == list(range(slots[2], slots[-1] + 1))
+    assert len(rests.begun) >= 0.5 * len(slots)
+    slot_seconds, frame_seconds = 1.0 / PLAN.sample_fps, 1.0 / stream_files.fps
+    for begun, seconds in rests.begun:
+        assert seconds >= FIRST_GUESS_SECONDS, "a rest in which no frame comes is worth nothing"
+        next_slot = (np.floor(begun / slot_seconds) + 1) * slot_seconds
+        early = next_slot - (begun + seconds)
+        assert -frame_seconds < early < STAGGER_SLOTS * slot_seconds + 0.01, "it ends shortly before the next slot"
+    late = sorted(sample.received_seconds - sample.time_seconds for sample in watched.samples[2:])
+    assert late[len(late) // 2] < frame_seconds, "who rests too long takes that frame late"
+
+
+@pytest.mark.parametrize("gate_quiet_seconds", [2.0, 60.0], ids=["idle", "awake"])
+def test_over_udp_no_camera_rests(gate_quiet_seconds: float, tmp_path: Path, start_rtsp: StartRtsp) -> None:
+    """What nobody reads goes lost there once the kernel's buffer is full: a few hundred kB on most machines."""
+    fps = 15.0
+    encode_stream([np.full((240, 320, 3), 90, np.uint8)] * 30, tmp_path / "still.h264", fps=fps, gop_seconds=1.0)
+    server = start_rtsp({"yard": Mount(tmp_path / "still.h264", fps=fps)})
+    settings = PLAN.settings.model_copy(update={"gate_quiet_seconds": gate_quiet_seconds})
+    camera = CameraConfig.model_validate({"id": "yard", "url": server.url("yard"), "transport": "udp"})
+    watched = Watched(camera, replace(PLAN, settings=settings))
+    watched.loop._stop = rests = Rests()
+    state = GateState.IDLE if gate_quiet_seconds == 2.0 else GateState.AWAKE
+    with watched:
+        watched.wait(lambda w: len(w.counts) > 6 and w.counts[-1].gate is state, 20.0)
+        before = len(watched.counts)
+        watched.wait(lambda w: len(w.counts) >= before + 3)
+    assert rests.begun == []
 
 
 def test_an_idle_camera_rests_only_where_nothing_is_to_be_caught_up_with(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from monitor.bundle import SampleShape
 from monitor.capture.camera import CameraLoop, CapturePlan
 from monitor.capture.handover import Handover, Phase
 from monitor.capture.life import Life
-from monitor.capture.pipe import AddCamera, Channel, Heartbeat, channel_pair
+from monitor.capture.pipe import AddCamera, Channel, Command, Heartbeat, MessageUnreadable, Report, channel_pair
 from monitor.capture.process import Outgoing, Worker, added
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.errors import SourceFailed
@@ -60,7 +61,8 @@ def test_states_are_never_dropped_and_go_first() -> None:
 def test_counts_wait_for_what_comes_next_and_for_the_end() -> None:
     ours, theirs = channel_pair()
     shape = SampleShape(pictures=1, context_spacing_seconds=0.0, width_pixels=32, height_pixels=32)
-    worker = Worker(Channel(theirs.detach()), CapturePlan(CaptureConfig(), 4.0, shape))
+    end_of_worker: Channel[Command, Report] = Channel(theirs.detach())
+    worker = Worker(end_of_worker, CapturePlan(CaptureConfig(), 4.0, shape))
     told: Queue[object] = Queue()
     for body in (worker._send, lambda: [told.put(ours.receive()) for _ in range(5)]):
         threading.Thread(target=body, daemon=True).start()
@@ -74,6 +76,7 @@ def test_counts_wait_for_what_comes_next_and_for_the_end() -> None:
     worker._outgoing.put(CaptureCounts("a", packets=2))
     worker._close()
     assert [type(told.get(timeout=5)) for _ in range(2)] == [Heartbeat, CaptureCounts]
+    end_of_worker.close()
     ours.close()
 
 
@@ -111,6 +114,36 @@ def test_a_channel_carries_samples_cameras_and_its_own_end() -> None:
     ours.close()
 
 
+@pytest.mark.parametrize(
+    "spoken",
+    [
+        struct.pack("=IQ", 1, 9) + b"no pickle",
+        struct.pack("=I", 0),
+        b"\xff" * 4,
+        struct.pack("=IQ", 1, 2**62),
+        struct.pack("=IQQ", 2, 2, 2**62),
+    ],
+    ids=["no pickle", "no parts", "too many parts", "a part too long", "a picture too long"],
+)
+def test_rubbish_in_a_pipe_is_told_at_once(spoken: bytes) -> None:
+    """Nobody waits for bytes that were never meant, or makes room for them."""
+    ours, theirs = channel_pair()
+    with theirs:
+        theirs.sendall(spoken)
+        with pytest.raises(MessageUnreadable):
+            ours.receive()
+    ours.close()
+
+
+def test_a_pipe_that_ends_within_a_message_has_ended() -> None:
+    ours, theirs = channel_pair()
+    with theirs:
+        theirs.sendall(struct.pack("=IQ", 1, 9) + b"no")
+    with pytest.raises(EOFError):
+        ours.receive()
+    ours.close()
+
+
 def test_a_cameras_password_survives_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YARD_PASSWORD", "p@ss")
     camera = CameraConfig(id="yard", url="rtsp://127.0.0.1/x", username="user", password_env="YARD_PASSWORD")
@@ -143,7 +176,8 @@ def test_a_cameras_thread_that_ends_by_itself_is_replaced(tmp_path: Path, monkey
     monkeypatch.setattr(CameraLoop, "run", fail_once)
     ours, theirs = channel_pair()
     shape = SampleShape(pictures=1, context_spacing_seconds=0.0, width_pixels=32, height_pixels=32)
-    worker = Worker(Channel(theirs.detach()), CapturePlan(CaptureConfig(), 4.0, shape))
+    end_of_worker: Channel[Command, Report] = Channel(theirs.detach())
+    worker = Worker(end_of_worker, CapturePlan(CaptureConfig(), 4.0, shape))
     worker._add(CameraConfig(id="yard", url=str(path)))
     told: list[object] = []
     end = time.monotonic() + 10
@@ -156,6 +190,7 @@ def test_a_cameras_thread_that_ends_by_itself_is_replaced(tmp_path: Path, monkey
     lost = next(report for report in told if isinstance(report, CameraStatus))
     assert (lost.state, lost.reason, lost.detail) == (CameraState.OFFLINE, FailureReason.INTERNAL, "its thread ended")
     worker._remove("yard")
+    end_of_worker.close()
     ours.close()
 
 

@@ -149,9 +149,9 @@ def test_a_worker_that_says_what_nobody_can_read_is_replaced_and_the_other_loses
     for name in ("yard", "hall"):
         ears.supervisor.add(video(tmp_path, name))
     ears.wait(lambda: len(ears.samples["yard"]) > 4 and len(ears.samples["hall"]) > 4)
-    rubbish = bytes(4) + b"no pickle"
+    rubbish = b"no pickle"
     with theirs[0], theirs[1]:
-        theirs[0].sendall(struct.pack("!i", len(rubbish)) + rubbish)
+        theirs[0].sendall(struct.pack("=IQ", 1, len(rubbish)) + rubbish)
     ears.wait(lambda: any(report.lost for report in ears.workers))
     report = next(report for report in ears.workers if report.lost)
     assert (report.worker, report.running, report.reason) == (0, 1, "sent what cannot be read")
