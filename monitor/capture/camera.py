@@ -1,7 +1,7 @@
 """One camera in; its samples, changes of state and counts out, for as long as nobody says stop.
 
 The loop of a camera: connect, read, decode, date, sample, tell; and after a failure wait and begin again.
-Packets are always read; what becomes of a packet is `intake`'s to say.
+What becomes of a packet is `intake`'s to say; when the next ones may wait, `rests`'.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from monitor.capture.arrival import Arrived
 from monitor.capture.burst import settled
 from monitor.capture.evidence import EvidencePlan
 from monitor.capture.intake import Intake, Seen
+from monitor.capture.rests import Rests
 from monitor.capture.ring import PacketRing, RingWriter
 from monitor.capture.source import open_source
 from monitor.config import CameraConfig, CaptureConfig
@@ -32,14 +33,6 @@ SETTLED_SECONDS = 10.0
 """A stream that ran this long counts as well: after its next failure the waits begin small again."""
 UNDECODABLE_SECONDS = 15.0
 """Packets without a frame for this long are a failure. A new connection in mid-GOP has to wait for a keyframe."""
-REST_SECONDS = 0.3
-"""So long packets are left to gather at most: to take a few in a row costs less than to wake for each. An idle camera
-is seen to move by so much later; an awake one rests only until a sample is near."""
-STAGGER_SLOTS = 0.25
-"""In slots of the sampling grid: an awake camera's rests end before the next slot by a time of its own, up to this;
-else all cameras of a machine would decode at once."""
-WAITED_SECONDS = 0.002
-"""Who waited so long for a packet has read all that had come."""
 OVERDUE_SECONDS = 0.75
 """How much later than FFmpeg's own time-out a hanging call counts as lost."""
 REFUSED_JITTER = 0.1
@@ -119,10 +112,7 @@ class CameraLoop:
         self._ring = ring
         self._kept: RingWriter | None = None
         self._intake = Intake(camera, sample_fps=plan.sample_fps, shape=plan.shape, settings=plan.settings)
-        self._early_seconds = self._random.uniform(0.0, STAGGER_SLOTS / plan.sample_fps)
-        """How long before the next slot its rests end."""
-        self._rested_seconds = 0.0
-        """Where in the stream the last rest of an idle camera began."""
+        self._rests = Rests(self._intake, sample_fps=plan.sample_fps, stagger=self._random.random())
         self._tally = _Tally(camera.id)
         self._phase = _Phase.WAITING
         self._progress = time.monotonic()
@@ -187,32 +177,22 @@ class CameraLoop:
                 self._kept = self._ring.begin(source.format)
             self._enter(_Phase.READING)
             self._last_frame = time.monotonic()
-            self._rested_seconds = 0.0
+            self._rests.begin(source.make_room())
             packets = source.packets(self._stop)
             for arrived in settled(packets, self._intake.clock) if self._is_network else packets:
-                self._progress = time.monotonic()
+                begun = self._progress = time.monotonic()
                 self._take(arrived)
                 if self._tally.due():
                     self._report_counts()
                     self._settle()
-                if source.keeps_unread and source.waited_seconds >= WAITED_SECONDS:
-                    self._rest(arrived)
-
-    def _rest(self, arrived: Arrived) -> None:
-        """Let packets gather while nobody waits for them."""
-        if self._intake.rests:
-            if self._is_up_to_date(arrived):
-                self._rested_seconds = self._intake.stream_seconds
-                self._stop.wait(REST_SECONDS)
-            return
-        ahead = self._intake.next_slot_seconds - self._early_seconds - time.time()
-        if ahead >= self._intake.frame_seconds:  # or it would only be woken once more
-            self._stop.wait(min(ahead, REST_SECONDS))
-
-    def _is_up_to_date(self, arrived: Arrived) -> bool:
-        """Whether all that gathered in the last rest was read: on a busy machine that may have to be waited for too."""
-        late = time.time() - self._intake.clock.expected(arrived.seconds, arrived.received_seconds)
-        return late <= REST_SECONDS <= self._intake.stream_seconds - self._rested_seconds
+                rest = self._rests.after(
+                    arrived,
+                    waited_seconds=source.waited_seconds,
+                    took_seconds=time.monotonic() - begun,
+                    now_seconds=time.time(),
+                )
+                if rest > 0.0:
+                    self._stop.wait(rest)
 
     def _take(self, arrived: Arrived) -> None:
         size = arrived.packet.size

@@ -162,7 +162,7 @@ class Intake:
 
     @property
     def frame_seconds(self) -> float:
-        """Mean time from one picture to the next; of the last few dozen."""
+        """Mean time from one picture to the next, of those less than LONGEST_INTERVAL_SECONDS apart."""
         return self._interval
 
     def take_counts(self) -> IntakeCounts:

@@ -131,14 +131,18 @@ def begin_life(plan: CapturePlan, *, read: Callable[[Life], None], reader: str) 
         OSError: the system has no process, thread or descriptor to give.
     """
     channel, theirs = channel_pair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "monitor.capture.process", str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            env={**WORKER_ENVIRONMENT, **os.environ},
-            process_group=0,  # Ctrl-C is for the service, which stops its workers in its own order
-        )
+    try:
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "monitor.capture.process", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={**WORKER_ENVIRONMENT, **os.environ},
+                process_group=0,  # Ctrl-C is for the service, which stops its workers in its own order
+            )
+    except OSError:
+        channel.close()
+        raise
     life = Life(process, channel)
     life.send(plan)
     life.reader = threading.Thread(target=read, args=(life,), name=reader, daemon=True)

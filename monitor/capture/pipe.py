@@ -29,8 +29,8 @@ from monitor.records import (
 
 SEND_SECONDS = 1.0
 MOST_PARTS = 64
-MOST_PART_BYTES = 2**30
-"""More stands in no message: who announces it speaks rubbish."""
+MOST_BYTES = 2**27
+"""More stands in no message, since the largest sample that a bundle may ask for has 96 MiB: its sender is damaged."""
 _COUNT = struct.Struct("=I")
 _LENGTH = struct.Struct("=Q")
 
@@ -129,9 +129,15 @@ class Channel(Generic[Received, Sent]):
             MessageUnreadable: it is no message; where the next one begins is not known any more.
         """
         (count,) = _COUNT.unpack(self._read(_COUNT.size))
-        lengths = self._read(_LENGTH.size * _plausible(count, MOST_PARTS))
-        sizes = [_plausible(size, MOST_PART_BYTES) for (size,) in _LENGTH.iter_unpack(lengths)]
-        head, *buffers = [self._read(size) for size in sizes] or [memoryview(b"")]
+        if not 1 <= count <= MOST_PARTS:
+            raise MessageUnreadable(f"{count} parts")
+        sizes = [size for (size,) in _LENGTH.iter_unpack(self._read(_LENGTH.size * count))]
+        if sum(sizes) > MOST_BYTES:
+            raise MessageUnreadable(f"{sum(sizes)} bytes")
+        try:
+            head, *buffers = [self._read(size) for size in sizes]
+        except MemoryError:
+            raise MessageUnreadable(f"no memory for {sum(sizes)} bytes") from None
         try:
             # The other side is our own process on a private socket.
             message: Received = pickle.loads(head, buffers=buffers)  # noqa: S301
@@ -154,17 +160,6 @@ class Channel(Generic[Received, Sent]):
                 raise EOFError
             unread = unread[received:]
         return read.toreadonly()
-
-
-def _plausible(value: int, most: int) -> int:
-    """Return a number of a message's head that can be true.
-
-    Raises:
-        MessageUnreadable: it cannot.
-    """
-    if value > most:
-        raise MessageUnreadable("a head that cannot be true")
-    return value
 
 
 def channel_pair() -> tuple[Channel[Report, Command], socket.socket]:

@@ -7,6 +7,7 @@ Every library error is translated here and in `failures`: beyond this door there
 from __future__ import annotations
 
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from av.video.stream import VideoStream
 from monitor.capture.arrival import Arrived
 from monitor.capture.failures import failed, open_failure, read_failure
 from monitor.capture.hardware import hardware
+from monitor.capture.receive_buffer import make_room
 from monitor.capture.ring import StreamFormat
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.errors import InputInvalid
@@ -42,6 +44,8 @@ PROBE_SECONDS = 1.0
 FFmpeg's default of 5 s would wait for the frame rate, which nobody here believes anyway."""
 UDP_BUFFER_BYTES = 2 * 1024 * 1024
 """A keyframe comes in one burst of datagrams; the kernel's default loses its end."""
+
+DATAGRAM_SCHEMES = frozenset({"udp", "rtp", "srt"})
 
 COMPLETE_WITH_THE_NEXT = frozenset({"h264", "hevc"})
 """Over RTP, FFmpeg's parser gives out a picture of these only when the next one begins."""
@@ -99,8 +103,6 @@ class Source:
         self._timeout_seconds = timeout_seconds
         self.software_because = software_because
         """Why it is decoded in software although hardware was asked for; empty when it is as asked."""
-        self.keeps_unread = not _is_datagrams(camera)
-        """Whether packets that are not read at once wait, rather than go lost where the kernel's buffer is full."""
         self.waited_seconds = 0.0
         """How long the newest packet was waited for."""
         self.stream = stream
@@ -126,6 +128,15 @@ class Source:
     def close(self) -> None:
         """Close the connection; harmless when it is closed."""
         self._container.close()
+
+    def make_room(self) -> int:
+        """Let packets that are not read at once wait; return for how many bytes of them there is room.
+
+        There is none over datagrams, and no end of it in a file.
+        """
+        if not self._camera.is_network:
+            return sys.maxsize
+        return 0 if _is_datagrams(self._camera) else make_room()
 
     def packets(self, stop: threading.Event | None = None) -> Iterator[Arrived]:
         """Yield the packets of the picture as they arrive; files at their pace.
@@ -346,7 +357,8 @@ def _authorities(camera: CameraConfig) -> str:
 
 def _is_datagrams(camera: CameraConfig) -> bool:
     """Whether a camera's packets come one by one over UDP."""
-    return camera.is_network and (camera.transport == "udp" or urlsplit(camera.url).scheme in ("udp", "rtp"))
+    scheme = urlsplit(camera.url).scheme
+    return scheme in DATAGRAM_SCHEMES or (scheme.startswith("rtsp") and camera.transport == "udp")
 
 
 def _options(camera: CameraConfig, timeout_seconds: float) -> dict[str, str]:

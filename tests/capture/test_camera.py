@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from monitor.bundle import SampleShape
 from monitor.capture import camera as camera_module
-from monitor.capture.camera import STAGGER_SLOTS, CameraLoop, CapturePlan, Told, retry_wait
+from monitor.capture.camera import CameraLoop, CapturePlan, Told, retry_wait
+from monitor.capture.rests import STAGGER_SLOTS
 from monitor.capture.intake import FIRST_GUESS_SECONDS
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.records import CameraState, CameraStatus, CaptureCounts, FailureReason, GateState, Sample
@@ -240,7 +241,7 @@ def test_an_idle_camera_rests_only_where_nothing_is_to_be_caught_up_with(
     tmp_path: Path, start_rtsp: StartRtsp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a busy machine each packet takes as long as if it had to be waited for: who rested then would fall behind."""
-    monkeypatch.setattr(camera_module, "WAITED_SECONDS", 0.0)
+    monkeypatch.setattr("monitor.capture.rests.WAITED_SECONDS", 0.0)
     fps, seconds = 15.0, 6.0
     encode_stream([np.full((240, 320, 3), 90, np.uint8)] * 30, tmp_path / "still.h264", fps=fps, gop_seconds=1.0)
     server = start_rtsp({"yard": Mount(tmp_path / "still.h264", fps=fps)})
