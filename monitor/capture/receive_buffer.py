@@ -40,15 +40,15 @@ def _room(descriptor: int) -> list[int]:
         if not is_tcp:
             return []
         connection.getpeername()
-        if _held(connection) < ROOM_BYTES:
+        if _window(connection) < ROOM_BYTES:
             # Who wants to be woken for no less than this must be able to hold it: Linux, since 4.17, makes the buffer
-            # twice as large, up to half of net.ipv4.tcp_rmem's most, and lets it grow on by itself. SO_RCVBUF would
+            # large enough, up to half of net.ipv4.tcp_rmem's most, and lets it grow on by itself. SO_RCVBUF would
             # stop at net.core.rmem_max, which is a few hundred kB on most machines, and end its growing.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, ROOM_BYTES)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        return [_held(connection)]
+        return [_window(connection)]
 
 
-def _held(connection: socket.socket) -> int:
-    """Return how many bytes a connection holds at least: half of its buffer, the other may go into book-keeping."""
-    return connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+def _window(connection: socket.socket) -> int:
+    """Return how many bytes the kernel lets the other side send before they are read."""
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP)

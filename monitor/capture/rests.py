@@ -79,9 +79,9 @@ class Rests:
         return rest if rest >= self._intake.frame_seconds else 0.0  # it would only be woken once more
 
     def _awake(self, now_seconds: float) -> float:
-        """Return how long to rest so that what gathers is dealt with before the next slot begins."""
+        """Return how long to rest so that all that comes before the next slot can be dealt with before it."""
         ahead = self._intake.next_slot_seconds - self._early_seconds - now_seconds
-        return ahead / (1.0 + self._took_seconds / self._intake.frame_seconds)
+        return ahead * (1.0 - self._took_seconds / self._intake.frame_seconds)
 
     def _idle(self, arrived: Arrived, now_seconds: float) -> float:
         """Return how long to rest where all that gathered in the last rest was read; that too may be waited for."""

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.bundle import SampleShape
+from monitor.capture import pipe
 from monitor.capture.camera import CameraLoop, CapturePlan
 from monitor.capture.handover import Handover, Phase
-from monitor.capture.life import Life
+from monitor.capture.life import Life, begin_life
 from monitor.capture.pipe import AddCamera, Channel, Command, Heartbeat, MessageUnreadable, Report, channel_pair
 from monitor.capture.process import Outgoing, Worker, added
 from monitor.config import CameraConfig, CaptureConfig
@@ -122,14 +123,32 @@ def test_a_channel_carries_samples_cameras_and_its_own_end() -> None:
         b"\xff" * 4,
         struct.pack("=IQ", 1, 2**62),
         struct.pack("=IQQ", 2, 2, 2**62),
+        struct.pack("=I64Q", 64, *[2**22] * 64),
     ],
-    ids=["no pickle", "no parts", "too many parts", "a part too long", "a picture too long"],
+    ids=["no pickle", "no parts", "too many parts", "a part too long", "a picture too long", "too much in all"],
 )
 def test_rubbish_in_a_pipe_is_told_at_once(spoken: bytes) -> None:
-    """Nobody waits for bytes that were never meant, or makes room for them."""
+    """Nobody waits for bytes that were never meant, or makes room for more than a message may have."""
     ours, theirs = channel_pair()
     with theirs:
         theirs.sendall(spoken)
+        with pytest.raises(MessageUnreadable):
+            ours.receive()
+    ours.close()
+
+
+def test_a_message_that_there_is_no_memory_for_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the other side that is damaged, and no reason for this one to end."""
+
+    def little_memory(size: int) -> bytearray:
+        if size > 1000:
+            raise MemoryError
+        return bytearray(size)
+
+    monkeypatch.setattr(pipe, "bytearray", little_memory, raising=False)
+    ours, theirs = channel_pair()
+    with theirs:
+        theirs.sendall(struct.pack("=IQ", 1, pipe.MOST_BYTES))
         with pytest.raises(MessageUnreadable):
             ours.receive()
     ours.close()
@@ -151,6 +170,16 @@ def test_a_cameras_password_survives_the_pipe(monkeypatch: pytest.MonkeyPatch) -
     del os.environ["YARD_PASSWORD"]
     assert pickle.loads(head).login_url.get_secret_value() == "rtsp://user:p%40ss@127.0.0.1/x"
     assert "p@ss" not in repr(camera)
+
+
+def test_a_process_that_cannot_be_started_leaves_no_descriptor_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    shape = SampleShape(pictures=1, context_spacing_seconds=0, width_pixels=32, height_pixels=32)
+    plan = CapturePlan(CaptureConfig(), 4.0, shape)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError):
+        begin_life(plan, read=lambda _: None, reader="reader")
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_a_pipe_that_nobody_reads_does_not_block_for_ever() -> None:

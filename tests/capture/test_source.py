@@ -15,7 +15,9 @@ from pathlib import Path
 import av
 import pytest
 
+from monitor.capture import source as source_module
 from monitor.capture.probe import probe
+from monitor.capture.receive_buffer import ROOM_BYTES
 from monitor.capture.source import open_source, read_video
 from monitor.config import CameraConfig, CaptureConfig
 from monitor.errors import InputInvalid, SourceFailed
@@ -297,6 +299,33 @@ def test_wrong_passwords_and_paths(stream_files: StreamFiles, start_rtsp: StartR
         failure = failure_of(url)
         assert failure.reason is reason
         assert "hunter22" not in str(failure)
+
+
+@pytest.mark.parametrize(("transport", "room"), [("tcp", ROOM_BYTES), ("udp", 0)])
+def test_over_udp_there_is_no_room_for_what_is_not_read(
+    transport: str, room: int, stream_files: StreamFiles, start_rtsp: StartRtsp
+) -> None:
+    server = start_rtsp({"yard": stream_files.mount()})
+    camera = CameraConfig.model_validate({"id": "yard", "url": server.url("yard"), "transport": transport})
+    with open_source(camera, QUICK) as source:
+        assert source.make_room() == room
+
+
+@pytest.mark.parametrize(
+    ("url", "is_datagrams"),
+    [
+        ("udp://127.0.0.1:9", True),
+        ("rtp://127.0.0.1:9", True),
+        ("srt://127.0.0.1:9", True),
+        ("tcp://127.0.0.1:9", False),
+        ("http://127.0.0.1:9/x", False),
+        ("rtmp://127.0.0.1:9/x", False),
+        ("rtsps://127.0.0.1:9/x", False),
+        ("/videos/udp.mp4", False),
+    ],
+)
+def test_it_is_known_what_comes_in_datagrams(url: str, is_datagrams: bool) -> None:
+    assert source_module._is_datagrams(CameraConfig(id="yard", url=url)) is is_datagrams
 
 
 def test_a_killed_server_ends_the_stream(stream_files: StreamFiles, start_rtsp: StartRtsp) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import struct
@@ -18,6 +19,8 @@ Mode = Literal["forward", "swallow", "garbage"]
 
 CALL_SECONDS = 5.0
 CHUNK_BYTES = 64 * 1024
+SMALL_BUFFER_BYTES = 50 * 1024
+"""What live555 asks for."""
 SENDER_REPORT = 200
 """RTCP's packet type."""
 
@@ -38,6 +41,8 @@ class FaultyProxy:
         self._corruption = 0.0
         self._rtp_corruption = 0.0
         self._clock_seconds = 0
+        self._waits = True
+        self._dropped = 0
         self._orphaned: set[asyncio.StreamWriter] = set()
         self._chance = random.Random(0)
         self._writers: set[asyncio.StreamWriter] = set()
@@ -84,6 +89,18 @@ class FaultyProxy:
     def accepted(self) -> int:
         """How many clients have ever been connected."""
         return self._accepted
+
+    @property
+    def dropped(self) -> int:
+        """How many RTP packets have been dropped since clients would not take them at once."""
+        return self._dropped
+
+    def drop_when_full(self) -> None:
+        """Wait for no client from now on: what its connection does not take at once is dropped, packet by packet.
+
+        Cameras and servers do so that serve all their clients in one thread, live555 for one.
+        """
+        self._waits = False
 
     def pause(self) -> None:
         """Forward nothing in either direction; connections stay open, new ones are taken."""
@@ -202,7 +219,9 @@ class FaultyProxy:
         self._writers.add(server_writer)
         pumps = [
             asyncio.create_task(self._pump(reader, server_writer, harm=False)),
-            asyncio.create_task(self._pump(server_reader, writer, harm=True)),
+            asyncio.create_task(
+                self._pump(server_reader, writer, harm=True) if self._waits else self._pour(server_reader, writer)
+            ),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -231,6 +250,28 @@ class FaultyProxy:
                 chunk = self._harmed_rtp(chunk, payloads) if self._rtp_corruption else self._harmed(chunk)
             writer.write(chunk)
             await writer.drain()
+
+    async def _pour(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER_BYTES)
+        unsent = bytearray()
+        while chunk := await reader.read(CHUNK_BYTES):
+            unsent += chunk
+            while piece := _first_piece(unsent):
+                del unsent[: len(piece)]
+                await self._offer(connection.fileno(), piece)
+
+    async def _offer(self, descriptor: int, piece: bytes) -> None:
+        """Send a piece, but drop an RTP packet of which the connection takes nothing now."""
+        sent = 0
+        while sent < len(piece):
+            try:
+                sent += os.write(descriptor, piece[sent:])
+            except BlockingIOError:
+                if not sent and piece[:1] == b"$":
+                    self._dropped += 1
+                    return
+                await asyncio.sleep(0.001)
 
     def _with_shifted_clock(self, chunk: bytes, reports: list[range]) -> bytes:
         if not self._clock_seconds:
@@ -313,6 +354,15 @@ class InterleavedFraming:
             self._skip = min(self._left, self.RTP_HEAD_BYTES)
             self._head = b""
         return at + len(take)
+
+
+def _first_piece(sent: bytearray) -> bytes:
+    """Return the first whole RTP or RTCP packet of what an RTSP server sent, or the text before it."""
+    if sent[:1] == b"$":
+        size = 4 + int.from_bytes(sent[2:4])
+        return bytes(sent[:size]) if 4 <= len(sent) >= size else b""
+    dollar = sent.find(b"\r\n$")
+    return bytes(sent if dollar < 0 else sent[: dollar + 2])
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:
