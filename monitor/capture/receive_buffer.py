@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 ROOM_BYTES = 2**20
@@ -35,7 +35,8 @@ def make_room() -> int:
 
 def _room(descriptor: int) -> list[int]:
     """Return the room of a TCP connection after it was made; of anything else nothing."""
-    with closing(socket.socket(fileno=os.dup(descriptor))) as connection:
+    connection = socket.socket(fileno=descriptor)
+    try:
         is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6) and connection.type == socket.SOCK_STREAM
         if not is_tcp:
             return []
@@ -47,6 +48,8 @@ def _room(descriptor: int) -> list[int]:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, ROOM_BYTES)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         return [_window(connection)]
+    finally:
+        connection.detach()  # it belongs to somebody else
 
 
 def _window(connection: socket.socket) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -74,6 +75,18 @@ def test_a_reader_is_woken_by_a_single_byte(pair: tuple[socket.socket, socket.so
     ours.settimeout(2.0)
     theirs.send(b"x")
     assert ours.recv(10) == b"x"
+
+
+def test_no_descriptor_is_left_open_or_closed(pair: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file, closing(socket.create_server(("127.0.0.1", 0))) as server:
+        before = os.listdir("/proc/self/fd")
+        for _ in range(10):
+            make_room()
+        assert os.listdir("/proc/self/fd") == before
+        file.write("x")
+        assert server.fileno() >= 0
+        pair[0].send(b"x")
+        assert pair[1].recv(1) == b"x"
 
 
 def test_no_room_is_promised_where_the_kernel_gives_less(
