@@ -187,7 +187,7 @@ class CameraLoop:
                     self._settle()
                 rest = self._rests.after(
                     arrived,
-                    waited_seconds=source.waited_seconds,
+                    waited_seconds=source.waited_seconds if arrived is source.newest else 0.0,
                     took_seconds=time.monotonic() - begun,
                     now_seconds=time.time(),
                 )

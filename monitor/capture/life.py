@@ -140,7 +140,7 @@ def begin_life(plan: CapturePlan, *, read: Callable[[Life], None], reader: str) 
                 env={**WORKER_ENVIRONMENT, **os.environ},
                 process_group=0,  # Ctrl-C is for the service, which stops its workers in its own order
             )
-    except OSError:
+    except BaseException:
         channel.close()
         raise
     life = Life(process, channel)

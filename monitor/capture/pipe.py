@@ -146,7 +146,7 @@ class Channel(Generic[Received, Sent]):
         return message
 
     def close(self) -> None:
-        """Close this end; harmless when closed."""
+        """Close this end, once a message on its way has left; harmless when closed."""
         with self._lock:  # or a message on its way might be written to whatever gets the descriptor next
             self._socket.close()
 
@@ -165,7 +165,7 @@ class Channel(Generic[Received, Sent]):
 def channel_pair() -> tuple[Channel[Report, Command], socket.socket]:
     """Return the service's end and the socket that a worker inherits.
 
-    Writing to a worker that does not read ends after SEND_SECONDS with an OSError.
+    Writing to a worker that takes nothing more ends after SEND_SECONDS with an OSError.
     """
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(SEND_SECONDS), 0))

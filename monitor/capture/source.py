@@ -103,8 +103,10 @@ class Source:
         self._timeout_seconds = timeout_seconds
         self.software_because = software_because
         """Why it is decoded in software although hardware was asked for; empty when it is as asked."""
+        self.newest: Arrived | None = None
+        """The packet that was read last."""
         self.waited_seconds = 0.0
-        """How long the newest packet was waited for."""
+        """How long it was waited for."""
         self.stream = stream
         self._renews = stream.codec_context.name in RENEWED and not stream.codec_context.is_hwaccel
         self.context = _fresh(stream.codec_context) if self._renews else stream.codec_context
@@ -166,7 +168,8 @@ class Source:
                     detail = f"no picture came for {self.waited_seconds:.1f} s"
                     raise failed(self._camera, FailureReason.STALLED, detail)
                 now = time.time()
-                yield Arrived.of(packet, now if began is None else began, self._time_base)
+                self.newest = Arrived.of(packet, now if began is None else began, self._time_base)
+                yield self.newest
                 began = now if self._is_one_late else None
                 last = time.monotonic()
         except av.error.FFmpegError as exc:

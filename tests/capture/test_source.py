@@ -301,14 +301,14 @@ def test_wrong_passwords_and_paths(stream_files: StreamFiles, start_rtsp: StartR
         assert "hunter22" not in str(failure)
 
 
-@pytest.mark.parametrize(("transport", "room"), [("tcp", ROOM_BYTES), ("udp", 0)])
+@pytest.mark.parametrize(("transport", "has_room"), [("tcp", True), ("udp", False)])
 def test_over_udp_there_is_no_room_for_what_is_not_read(
-    transport: str, room: int, stream_files: StreamFiles, start_rtsp: StartRtsp
+    transport: str, has_room: bool, stream_files: StreamFiles, start_rtsp: StartRtsp
 ) -> None:
     server = start_rtsp({"yard": stream_files.mount()})
     camera = CameraConfig.model_validate({"id": "yard", "url": server.url("yard"), "transport": transport})
     with open_source(camera, QUICK) as source:
-        assert source.make_room() == room
+        assert (source.make_room() >= ROOM_BYTES) is has_room
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class FaultyProxy:
         self._rtp_corruption = 0.0
         self._clock_seconds = 0
         self._waits = True
-        self._dropped = 0
+        self._offered = self._dropped = 0
         self._orphaned: set[asyncio.StreamWriter] = set()
         self._chance = random.Random(0)
         self._writers: set[asyncio.StreamWriter] = set()
@@ -91,8 +91,13 @@ class FaultyProxy:
         return self._accepted
 
     @property
+    def offered(self) -> int:
+        """How many RTP packets there were for clients that are not waited for."""
+        return self._offered
+
+    @property
     def dropped(self) -> int:
-        """How many RTP packets have been dropped since clients would not take them at once."""
+        """How many of these were dropped, since a client would not take them at once."""
         return self._dropped
 
     def drop_when_full(self) -> None:
@@ -264,11 +269,13 @@ class FaultyProxy:
     async def _offer(self, descriptor: int, piece: bytes) -> None:
         """Send a piece, but drop an RTP packet of which the connection takes nothing now."""
         sent = 0
+        is_packet = piece[:1] == b"$"
+        self._offered += is_packet
         while sent < len(piece):
             try:
                 sent += os.write(descriptor, piece[sent:])
             except BlockingIOError:
-                if not sent and piece[:1] == b"$":
+                if not sent and is_packet:
                     self._dropped += 1
                     return
                 await asyncio.sleep(0.001)
