@@ -61,8 +61,13 @@ class Rests:
         self._largest_bytes = 0.0
         self._bytes_per_second = math.inf
         self._took_seconds: float | None = None
-        """What a packet takes, in the mean."""
+        """What a packet takes in the mean, of those that had gathered and were no keyframes."""
         self._keyframe_seconds: float | None = None
+        """What a keyframe takes in the mean."""
+        self._keyframe_at: float | None = None
+        """Where in the stream the last one was."""
+        self._keyframe_due = 0.0
+        """Where in the stream the next one may come: as far behind the last one as that was behind the one before."""
         self._rested_from = 0.0
         """Where in the stream the last rest of an idle camera began."""
         self._keeps_pace = False
@@ -81,7 +86,7 @@ class Rests:
             took_seconds: how long it took to be dealt with.
             now_seconds: host clock, as the sampling grid.
         """
-        self._count(arrived, took_seconds)
+        self._count(arrived, waited_seconds, took_seconds)
         if waited_seconds < WAITED_SECONDS or not self._keeps_pace:
             return 0.0
         most = min(LONGEST_SECONDS, (self._room_bytes - self._largest_bytes) / (GROWTH * self._bytes_per_second))
@@ -90,16 +95,14 @@ class Rests:
         return rest if rest >= self._intake.frame_seconds else 0.0  # it would only be woken once more
 
     def _awake(self, now_seconds: float) -> float:
-        """Return how long to rest so that all that comes before the next slot is dealt with before it.
-
-        A keyframe takes longer than the others, and may be among them.
-        """
+        """Return how long to rest so that all that comes before the next slot is dealt with before it."""
         took, keyframe = self._took_seconds or 0.0, self._keyframe_seconds or 0.0
         ahead = self._intake.next_slot_seconds - self._early_seconds - now_seconds
         spare = 1.0 - took / self._intake.frame_seconds
         if ahead <= 0.0 or spare <= 0.0:  # late, or about to be
             return 0.0
-        return ahead * spare - max(0.0, keyframe - took)
+        has_keyframe = self._intake.stream_seconds + ahead >= self._keyframe_due
+        return ahead * spare - has_keyframe * max(0.0, keyframe - took)
 
     def _idle(self, arrived: Arrived, now_seconds: float) -> float:
         """Return how long to rest where all that gathered in the last rest was read; that too may be waited for."""
@@ -109,12 +112,18 @@ class Rests:
         self._rested_from = self._intake.stream_seconds
         return LONGEST_SECONDS
 
-    def _count(self, arrived: Arrived, took_seconds: float) -> None:
+    def _count(self, arrived: Arrived, waited_seconds: float, took_seconds: float) -> None:
         """Keep how much comes and at what pace, and how long it takes."""
-        if not self._intake.rests:  # or it was only kept
-            self._took_seconds = _nearer(self._took_seconds, took_seconds, TOOK_WEIGHT)
         if arrived.packet.is_keyframe:
+            at = self._intake.stream_seconds
+            self._keyframe_due = at if self._keyframe_at is None else 2.0 * at - self._keyframe_at
+            self._keyframe_at = at
+        if self._intake.rests:  # then it was only kept
+            pass
+        elif arrived.packet.is_keyframe:
             self._keyframe_seconds = _nearer(self._keyframe_seconds, took_seconds, KEYFRAME_WEIGHT)
+        elif waited_seconds < WAITED_SECONDS or self._took_seconds is None:
+            self._took_seconds = _nearer(self._took_seconds, took_seconds, TOOK_WEIGHT)
         self._largest_bytes = max(self._largest_bytes, arrived.packet.size)
         self._bytes += arrived.packet.size
         if arrived.seconds is not None:

@@ -156,7 +156,7 @@ def test_a_keyframe_that_comes_while_it_rests_makes_no_sample_late(
     rested, steady = (
         read(streams["h264"], took=took, stagger=stagger, grid_seconds=0.06, room=room) for room in (ROOM, NO_ROOM)
     )
-    assert bool(rested.rests) is (other < 0.02), "there is no time left for one"
+    assert rested.rests
     assert max(later(rested, steady)) <= 1e-6
 
 
