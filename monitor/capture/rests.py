@@ -61,7 +61,7 @@ class Rests:
         self._largest_bytes = 0.0
         self._bytes_per_second = math.inf
         self._took_seconds: float | None = None
-        """What a packet takes in the mean, of those that had gathered and were no keyframes."""
+        """What a packet takes in the mean, of those that had gathered and were no keyframes; others take no less."""
         self._keyframe_seconds: float | None = None
         """What a keyframe takes in the mean."""
         self._keyframe_at: float | None = None
@@ -101,7 +101,7 @@ class Rests:
         spare = 1.0 - took / self._intake.frame_seconds
         if ahead <= 0.0 or spare <= 0.0:  # late, or about to be
             return 0.0
-        has_keyframe = self._intake.stream_seconds + ahead >= self._keyframe_due
+        has_keyframe = self._intake.stream_seconds + ahead + self._intake.frame_seconds >= self._keyframe_due
         return ahead * spare - has_keyframe * max(0.0, keyframe - took)
 
     def _idle(self, arrived: Arrived, now_seconds: float) -> float:
@@ -122,7 +122,7 @@ class Rests:
             pass
         elif arrived.packet.is_keyframe:
             self._keyframe_seconds = _nearer(self._keyframe_seconds, took_seconds, KEYFRAME_WEIGHT)
-        elif waited_seconds < WAITED_SECONDS or self._took_seconds is None:
+        elif self._took_seconds is None or waited_seconds < WAITED_SECONDS or took_seconds < self._took_seconds:
             self._took_seconds = _nearer(self._took_seconds, took_seconds, TOOK_WEIGHT)
         self._largest_bytes = max(self._largest_bytes, arrived.packet.size)
         self._bytes += arrived.packet.size

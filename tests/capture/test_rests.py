@@ -179,6 +179,16 @@ def test_who_was_late_for_a_while_catches_up_as_soon(streams: dict[str, Path]) -
     assert max(later(rested, steady)[-20:]) <= 1e-6
 
 
+def test_who_once_took_too_long_rests_again(streams: dict[str, Path]) -> None:
+    """Also where nothing gathers meanwhile by which to see that it takes no longer."""
+
+    def took(at: float, _: bool) -> float:
+        return 0.08 if 8.0 <= at < 8.5 else 0.004
+
+    rested = read(streams["h264"], took=took, least_wait=0.003)
+    assert [at for at, _ in rested.rests if at - BEGIN > 12.0]
+
+
 @pytest.mark.parametrize("gate", ["auto", "off"])
 @pytest.mark.parametrize("stagger", [0.0, 1.0])
 def test_an_awake_cameras_packets_gather_between_samples(stagger: float, gate: str, streams: dict[str, Path]) -> None:
