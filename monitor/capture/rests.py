@@ -90,19 +90,23 @@ class Rests:
         if waited_seconds < WAITED_SECONDS or not self._keeps_pace:
             return 0.0
         most = min(LONGEST_SECONDS, (self._room_bytes - self._largest_bytes) / (GROWTH * self._bytes_per_second))
-        rest = self._idle(arrived, now_seconds) if self._intake.rests else self._awake(now_seconds)
+        rest = self._idle(arrived, now_seconds) if self._intake.rests else self._awake(now_seconds, took_seconds)
         rest = min(rest, most)
         return rest if rest >= self._intake.frame_seconds else 0.0  # it would only be woken once more
 
-    def _awake(self, now_seconds: float) -> float:
-        """Return how long to rest so that all that comes before the next slot is dealt with before it."""
+    def _awake(self, now_seconds: float, newest_took_seconds: float) -> float:
+        """Return how long to rest so that all that comes before the next slot is dealt with before it.
+
+        Some of it may have come while the newest packet was dealt with.
+        """
         took, keyframe = self._took_seconds or 0.0, self._keyframe_seconds or 0.0
         ahead = self._intake.next_slot_seconds - self._early_seconds - now_seconds
-        spare = 1.0 - took / self._intake.frame_seconds
-        if ahead <= 0.0 or spare <= 0.0:  # late, or about to be
+        if ahead <= 0.0:
             return 0.0
-        has_keyframe = self._intake.stream_seconds + ahead + self._intake.frame_seconds >= self._keyframe_due
-        return ahead * spare - has_keyframe * max(0.0, keyframe - took)
+        work = (newest_took_seconds + ahead) * took / self._intake.frame_seconds
+        if self._intake.stream_seconds + ahead + self._intake.frame_seconds >= self._keyframe_due:
+            work += max(0.0, keyframe - took)
+        return ahead - work
 
     def _idle(self, arrived: Arrived, now_seconds: float) -> float:
         """Return how long to rest where all that gathered in the last rest was read; that too may be waited for."""
