@@ -25,14 +25,16 @@ STAGGER_SLOTS = 0.25
 cameras of a machine would decode at once."""
 WAITED_SECONDS = 0.002
 """Who waited so long for a packet has read all that had come."""
+LATE_SECONDS = 0.04
+"""A packet that is received later by more than this, and by more than a picture, had gathered."""
 PERIOD_SECONDS = 2.0
 """Of the stream: so long it is looked at for its pace and its bytes."""
 PACE_ERROR = 0.02
 """Timestamps may run so much faster or slower than the packets come. Some demuxers invent them, at 25 a second."""
 GROWTH = 4.0
 """So many times what came in the last period may come in this one: things begin to move."""
-LARGEST_DECAY = 0.95
-"""What is left of the largest packet's size after a period."""
+DECAY = 0.95
+"""What is left after a period of what was known of a large packet: its size, and how long it took."""
 TOOK_WEIGHT = 0.1
 KEYFRAME_WEIGHT = 0.3
 
@@ -61,15 +63,13 @@ class Rests:
         self._largest_bytes = 0.0
         self._bytes_per_second = math.inf
         self._took_seconds: float | None = None
-        """What a packet takes in the mean, of those that had gathered and were no keyframes; others take no less."""
+        """What a packet that had gathered takes in the mean, save keyframes; others count where they took less."""
         self._keyframe_seconds: float | None = None
         """What a keyframe takes in the mean."""
-        self._keyframe_at: float | None = None
+        self._keyframe_at = 0.0
         """Where in the stream the last one was."""
-        self._keyframe_due = 0.0
-        """Where in the stream the next one may come: as far behind the last one as that was behind the one before."""
-        self._rested_from = 0.0
-        """Where in the stream the last rest of an idle camera began."""
+        self._keyframe_spacing = 0.0
+        """How far behind the one before; 0 before there were two."""
         self._keeps_pace = False
         self._delay_before = math.inf
         """The least of received - timestamp in the period before this one."""
@@ -86,47 +86,58 @@ class Rests:
             took_seconds: how long it took to be dealt with.
             now_seconds: host clock, as the sampling grid.
         """
-        self._count(arrived, waited_seconds, took_seconds)
-        if waited_seconds < WAITED_SECONDS or not self._keeps_pace:
+        late = self._late(arrived)
+        # On a busy machine a packet that has come may have to be waited for too.
+        had_gathered = waited_seconds < WAITED_SECONDS or late > max(self._intake.frame_seconds, LATE_SECONDS)
+        self._count(arrived, took_seconds, had_gathered=had_gathered)
+        if had_gathered or not self._keeps_pace:
             return 0.0
-        most = min(LONGEST_SECONDS, (self._room_bytes - self._largest_bytes) / (GROWTH * self._bytes_per_second))
-        rest = self._idle(arrived, now_seconds) if self._intake.rests else self._awake(now_seconds, took_seconds)
-        rest = min(rest, most)
+        rest = LONGEST_SECONDS if self._intake.rests else self._awake(now_seconds, late + took_seconds)
+        rest = min(rest, LONGEST_SECONDS, self._room_seconds)
         return rest if rest >= self._intake.frame_seconds else 0.0  # it would only be woken once more
 
-    def _awake(self, now_seconds: float, newest_took_seconds: float) -> float:
+    @property
+    def _room_seconds(self) -> float:
+        return (self._room_bytes - self._largest_bytes) / (GROWTH * self._bytes_per_second)
+
+    def _late(self, arrived: Arrived) -> float:
+        """Return by how much later a packet was received than the fastest one of this period and the last."""
+        if arrived.seconds is None:
+            return math.inf
+        delay = arrived.received_seconds - arrived.seconds
+        return max(0.0, delay - min(self._delay_before, self._least_delay))
+
+    def _awake(self, now_seconds: float, behind_seconds: float) -> float:
         """Return how long to rest so that all that comes before the next slot is dealt with before it.
 
-        Some of it may have come while the newest packet was dealt with.
+        Some of it has come since the newest packet had: `behind_seconds`.
         """
-        took, keyframe = self._took_seconds or 0.0, self._keyframe_seconds or 0.0
+        keyframe = self._keyframe_seconds or 0.0
+        took = keyframe if self._took_seconds is None else self._took_seconds  # there may be nothing but keyframes
         ahead = self._intake.next_slot_seconds - self._early_seconds - now_seconds
         if ahead <= 0.0:
             return 0.0
-        work = (newest_took_seconds + ahead) * took / self._intake.frame_seconds
-        if self._intake.stream_seconds + ahead + self._intake.frame_seconds >= self._keyframe_due:
-            work += max(0.0, keyframe - took)
-        return ahead - work
+        work = (behind_seconds + ahead) * took / self._intake.frame_seconds
+        return ahead - work - self._keyframes_within(ahead) * max(0.0, keyframe - took)
 
-    def _idle(self, arrived: Arrived, now_seconds: float) -> float:
-        """Return how long to rest where all that gathered in the last rest was read; that too may be waited for."""
-        late = now_seconds - self._intake.clock.expected(arrived.seconds, arrived.received_seconds)
-        if not late <= LONGEST_SECONDS <= self._intake.stream_seconds - self._rested_from:
-            return 0.0
-        self._rested_from = self._intake.stream_seconds
-        return LONGEST_SECONDS
+    def _keyframes_within(self, seconds: float) -> int:
+        """Return how many keyframes may come, if they come as far apart as the last two did."""
+        now = self._intake.stream_seconds
+        until, due = now + seconds + self._intake.frame_seconds, self._keyframe_at + self._keyframe_spacing
+        if until < due:
+            return 0
+        return 1 + int((until - max(now, due)) / self._keyframe_spacing) if self._keyframe_spacing else 1
 
-    def _count(self, arrived: Arrived, waited_seconds: float, took_seconds: float) -> None:
+    def _count(self, arrived: Arrived, took_seconds: float, *, had_gathered: bool) -> None:
         """Keep how much comes and at what pace, and how long it takes."""
+        is_kept_only = self._intake.rests
         if arrived.packet.is_keyframe:
             at = self._intake.stream_seconds
-            self._keyframe_due = at if self._keyframe_at is None else 2.0 * at - self._keyframe_at
+            self._keyframe_spacing = 0.0 if self._keyframe_seconds is None else at - self._keyframe_at
             self._keyframe_at = at
-        if self._intake.rests:  # then it was only kept
-            pass
-        elif arrived.packet.is_keyframe:
-            self._keyframe_seconds = _nearer(self._keyframe_seconds, took_seconds, KEYFRAME_WEIGHT)
-        elif self._took_seconds is None or waited_seconds < WAITED_SECONDS or took_seconds < self._took_seconds:
+            if not is_kept_only:
+                self._keyframe_seconds = _nearer(self._keyframe_seconds, took_seconds, KEYFRAME_WEIGHT)
+        elif not is_kept_only and (had_gathered or self._took_seconds is None or took_seconds < self._took_seconds):
             self._took_seconds = _nearer(self._took_seconds, took_seconds, TOOK_WEIGHT)
         self._largest_bytes = max(self._largest_bytes, arrived.packet.size)
         self._bytes += arrived.packet.size
@@ -135,7 +146,9 @@ class Rests:
         seconds = self._intake.stream_seconds - self._begun_at
         if seconds >= PERIOD_SECONDS:
             self._bytes_per_second = self._bytes / seconds
-            self._largest_bytes *= LARGEST_DECAY
+            self._largest_bytes *= DECAY
+            if self._keyframe_seconds is not None:
+                self._keyframe_seconds *= DECAY
             known = math.isfinite(self._least_delay) and math.isfinite(self._delay_before)
             self._keeps_pace = known and abs(self._least_delay - self._delay_before) <= PACE_ERROR * seconds
             self._delay_before, self._least_delay = self._least_delay, math.inf
