@@ -112,8 +112,7 @@ class Rests:
 
         Some of it has come since the newest packet had: `behind_seconds`.
         """
-        keyframe = self._keyframe_seconds or 0.0
-        took = keyframe if self._took_seconds is None else self._took_seconds  # there may be nothing but keyframes
+        took, keyframe = self._took_seconds or 0.0, self._keyframe_seconds or 0.0
         ahead = self._intake.next_slot_seconds - self._early_seconds - now_seconds
         if ahead <= 0.0:
             return 0.0
