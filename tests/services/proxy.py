@@ -233,13 +233,13 @@ class FaultyProxy:
         finally:
             for pump in pumps:
                 pump.cancel()
+            server_writer.transport.abort()  # at once: what follows may be cancelled itself
             await asyncio.gather(*pumps, return_exceptions=True)
             orphaned = writer in self._orphaned
             self._orphaned -= {writer, server_writer}
             self._writers.discard(server_writer)
             with suppress(OSError, TimeoutError):
                 await asyncio.wait_for(writer.drain(), 1.0)
-            server_writer.transport.abort()
         while orphaned and await reader.read(CHUNK_BYTES):
             continue  # what the client still says is heard by nobody
 
