@@ -16,6 +16,7 @@ The head always reckons in FP32: it costs next to nothing.
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -119,7 +120,7 @@ class OpenVinoEngine:
             streams = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self._streams}
             compiled = _compile(core, backbone, {**hints, **streams}, kept)
             compiled.output(EMBEDDINGS)
-            self._side_by_side = library.AsyncInferQueue(compiled, self._streams)
+            self._side_by_side = [compiled.create_infer_request() for _ in range(self._streams)]
             self._alone: Any = None
             if self._streams > 1:
                 compiled = _compile(core, backbone, {**hints, "PERFORMANCE_HINT": "LATENCY"}, kept)
@@ -159,18 +160,25 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         """Let go of all graphs."""
-        self._side_by_side = None
+        self._side_by_side = []
         self._alone = None
         self._head = None
 
     def _embed_side_by_side(self, pictures: Pictures, embeddings: NDArray[np.float32]) -> None:
-        def keep(request: Any, index: int) -> None:
-            embeddings[index] = request.get_tensor(EMBEDDINGS).data[0]
+        """Give the streams a sample each, in turn.
 
-        self._side_by_side.set_callback(keep)
+        Not by an `AsyncInferQueue`: its callbacks need the interpreter on OpenVINO's own threads, and one that is late
+        (seen with 2026.4, on a busy machine) finds it gone and aborts a program that is done.
+        """
+        started: deque[tuple[Any, int]] = deque()
         for index, sample in enumerate(pictures):
-            self._side_by_side.start_async({BACKBONE_INPUT: sample[np.newaxis]}, index, share_inputs=True)
-        self._side_by_side.wait_all()
+            if len(started) == self._streams:
+                _finish(*started.popleft(), embeddings)
+            request = self._side_by_side[index % self._streams]
+            request.start_async({BACKBONE_INPUT: sample[np.newaxis]}, share_inputs=True)
+            started.append((request, index))
+        while started:
+            _finish(*started.popleft(), embeddings)
 
     def _embed_alone(self, pictures: Pictures, embeddings: NDArray[np.float32]) -> None:
         for index, sample in enumerate(pictures):
@@ -232,6 +240,11 @@ class _Head:
             self._request.infer(share_outputs=True)
             answers.probabilities[index], answers.attention[index] = self._probabilities[0], self._attention[0]
         return answers
+
+
+def _finish(request: Any, index: int, embeddings: NDArray[np.float32]) -> None:
+    request.wait()
+    embeddings[index] = request.get_tensor(EMBEDDINGS).data[0]
 
 
 def _compile(core: Any, graph: Any, hints: Mapping[str, Any], kept: Path | None) -> Any:
