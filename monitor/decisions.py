@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from monitor.bundle import Manifest
@@ -294,7 +294,7 @@ class Decider:
             return
         now = time.time()
         changes = watched.tracker.watch_for(watch.labels, watch.thresholds, at_seconds=now)
-        self._tell(watched, changes, now)
+        self._tell([(watched, changes)], now)
         watched.watch = watch
 
     def _look_around(self, now: float) -> None:
@@ -319,7 +319,7 @@ class Decider:
         changes = watched.tracker.observe(score)
         seconds = time.perf_counter() - began
         decided = time.time()
-        self._tell(watched, changes, decided)
+        self._tell([(watched, changes)], decided)
         self._on_decision(
             Decision(
                 score=score,
@@ -352,24 +352,25 @@ class Decider:
         self._tell_health(watched, watched.health.note_status(status))
 
     def _end_all(self, reason: ChangeReason) -> None:
-        for watched in self._watched.values():
-            self._end(watched, reason)
+        now = time.time()
+        self._tell([(each, each.tracker.end(reason, at_seconds=now)) for each in self._watched.values()], now)
         if self._unsaid:
             self._commit()
 
     def _end(self, watched: _Watched, reason: ChangeReason) -> None:
         now = time.time()
-        changes = watched.tracker.end(reason, at_seconds=now)
-        self._tell(watched, changes, now)
+        self._tell([(watched, watched.tracker.end(reason, at_seconds=now))], now)
 
-    def _tell(self, watched: _Watched, changes: Sequence[EventChange], now: float) -> None:
-        """Say what is told of changes, then have their evidence made: no alert waits for a picture."""
-        alerts = [self._composed(change, watched.context, now) for change in changes]
-        self._say(alerts)
+    def _tell(self, changed: Iterable[tuple[_Watched, Sequence[EventChange]]], now: float) -> None:
+        """Say what is told of changes, all at once, then have their evidence made: no alert waits for a picture."""
+        told = [
+            (change, self._composed(change, watched.context, now)) for watched, changes in changed for change in changes
+        ]
+        self._say([alert for _, alert in told])
         desk = self._evidence
         if desk is None:
             return
-        for change, alert in zip(changes, alerts, strict=True):
+        for change, alert in told:
             for request in requests_for(change, alert.alert_id, desk.settings, longest_seconds=desk.longest_seconds):
                 desk.keep(request)
 

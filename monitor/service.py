@@ -48,6 +48,10 @@ log = structlog.get_logger()
 
 STOP_SECONDS = 4.5
 """Budget of a whole stop; a person waits no longer than five seconds."""
+DECISIONS_SECONDS = 1.0
+"""What the last commit has of it at least; a slow disk may take what is over."""
+AFTER_DECISIONS_SECONDS = 1.5
+"""What the stages after it have."""
 RING_SPARE_SECONDS = 2.0
 """From a window's end to its decision and the request for its evidence, with room to spare."""
 
@@ -314,7 +318,7 @@ class Service:
             ("model", lambda: self._keeper.stop(Deadline(deadline.remaining(at_most=0.2)))),
             ("capture", lambda: self._capture.stop(Deadline(deadline.remaining(at_most=1.5)))),
             ("scoring", lambda: self._scorer.stop(Deadline(deadline.remaining(at_most=0.8)))),
-            ("decisions", lambda: self._decider.stop(Deadline(deadline.remaining(at_most=1.0)))),
+            ("decisions", lambda: self._stop_decisions(deadline)),
         ]
         steps += [("kafka", partial(self._stop_publisher, publisher, deadline)) for publisher in self._publishers]
         if self._uploader is not None:
@@ -337,6 +341,9 @@ class Service:
     def _close_engines(self) -> None:
         for model in self._roster.models:
             model.opened.engine.close()
+
+    def _stop_decisions(self, deadline: Deadline) -> None:
+        self._decider.stop(Deadline(max(DECISIONS_SECONDS, deadline.remaining() - AFTER_DECISIONS_SECONDS)))
 
     @staticmethod
     def _stop_publisher(publisher: Publisher, deadline: Deadline) -> None:

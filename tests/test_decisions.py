@@ -108,6 +108,24 @@ def test_stopping_ends_open_events(desk):
     assert desk.said() == [("started", None), ("ended", "shutdown")]
 
 
+def test_stopping_ends_the_events_of_all_cameras_with_one_commit(desk):
+    """Each commit waits for the disk, and a stop waits for no more than a second or two."""
+    others = [f"yard-{number}" for number in range(7)]
+    for camera in others:
+        desk.decider.watch(replace(make_watch(context=replace(CONTEXT, camera=camera)), camera=camera))
+    desk.decider.start()
+    score = make_score(0, 0.9)
+    for camera in ("yard", *others):
+        desk.decider.put(replace(score, window=replace(score.window, camera=camera)))
+    wait_until(lambda: sum(len(each.said) for each in desk.commitments) == 8)
+    before = len(desk.commitments)
+    desk.decider.stop(Deadline(5))
+    [commitment] = desk.commitments[before:]
+    assert [(alert.camera, alert.phase) for alert in commitment.said] == [
+        (camera, Phase.ENDED) for camera in ("yard", *others)
+    ]
+
+
 def lost(state=CameraState.OFFLINE) -> CameraStatus:
     return CameraStatus("yard", state, time.time(), reason=FailureReason.STALLED)
 

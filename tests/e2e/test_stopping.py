@@ -210,6 +210,34 @@ def test_while_another_program_holds_the_outbox(tmp_path, scene_streams):
             monitor.wait_for_event("event_ended", 10)
 
 
+SLOW_DISK = """
+import os, sqlite3, time
+
+class SlowConnection(sqlite3.Connection):
+    def execute(self, statement, *values):
+        if statement == "COMMIT" and os.path.exists(os.environ["SLOW_DISK"]):
+            time.sleep(1.8)
+        return super().execute(statement, *values)
+
+quick = sqlite3.connect
+sqlite3.connect = lambda *arguments, **options: quick(*arguments, **{"factory": SlowConnection, **options})
+"""
+
+
+def test_a_disk_that_takes_seconds_for_a_commit_loses_no_end(tmp_path, scene_streams):
+    (tmp_path / "sitecustomize.py").write_text(SLOW_DISK)
+    slow = tmp_path / "slow"
+    with RtspServer({"yard": Mount(scene_streams["h264"], FPS)}) as server:
+        config = configuration(tmp_path, [{"id": "yard", "url": server.url("yard")}], bundle="demo")
+        with MonitorProcess(config, {"PYTHONPATH": str(tmp_path), "SLOW_DISK": str(slow)}) as monitor:
+            monitor.wait_for_event("event_started", 45)
+            slow.touch()
+            assert_stops_cleanly(monitor)
+            [stopped] = monitor.events("monitor_stopped")
+            assert stopped["unsaid_alerts"] == 0
+            assert len(monitor.events("event_ended")) == 1
+
+
 def test_although_nobody_reads_its_log_any_more(tmp_path, scene_streams):
     with RtspServer({"yard": Mount(scene_streams["h264"], FPS)}) as server:
         config = configuration(tmp_path, [{"id": "yard", "url": server.url("yard")}], bundle="demo")
