@@ -75,7 +75,7 @@ class ConnectionManager(KafkaConnectionManager):  # type: ignore[misc]  # the li
     """
 
     failure: BaseException | None = None
-    """Why the last connection failed."""
+    """Why the last connection failed; not that our patience ended during the next."""
 
     def close(self, node_id: Any = None, timeout_ms: float | None = None) -> None:
         """Close one connection, or all; at once, whatever it had yet to write."""
@@ -99,8 +99,7 @@ class ConnectionManager(KafkaConnectionManager):  # type: ignore[misc]  # the li
             await transport.handshake()
         except OSError as exc:  # TLS errors among them
             connected.close()
-            late = timeout_at is not None and time.monotonic() >= timeout_at
-            reason = "no answer to the TLS handshake" if late else f"TLS: {exc}"
+            reason = "no answer to the TLS handshake" if _passed(timeout_at) else f"TLS: {exc}"
             raise kafka_errors.KafkaConnectionError(reason) from exc
         except BaseException:  # also when the library drops the attempt: a coroutine's end is no Exception
             connected.close()
@@ -110,9 +109,9 @@ class ConnectionManager(KafkaConnectionManager):  # type: ignore[misc]  # the li
                 self._net.cancel(give_up)
         return transport
 
-    async def _connect(self, node: Any, conn: Any, **options: Any) -> None:
-        await super()._connect(node, conn, **options)
-        if conn.init_future.failed():
+    async def _connect(self, node: Any, conn: Any, timeout_at: float | None = None, **options: Any) -> None:
+        await super()._connect(node, conn, timeout_at=timeout_at, **options)
+        if conn.init_future.failed() and (self.failure is None or not _passed(timeout_at)):
             self.failure = conn.init_future.exception
         if isinstance(self.failure, REFUSALS):
             self.close()
@@ -122,6 +121,10 @@ def network_client(**settings: Any) -> Any:
     """Make the library's network client, with our manager in it."""
     net = NetworkSelector(**settings)
     return KafkaNetClient(net=net, manager=ConnectionManager(net, **settings))
+
+
+def _passed(moment: float | None) -> bool:
+    return moment is not None and time.monotonic() >= moment
 
 
 def _shut(connected: socket.socket) -> None:

@@ -23,8 +23,10 @@ from monitor.delivery.kafka import DeliveryReport, DeliveryState, KafkaReport, P
 from monitor.delivery.outbox import Outbox
 from monitor.records import Alert
 from tests.delivery.test_outbox import make_alert
+from tests.delivery.test_upload import wait_until
 from tests.services.kafka import KafkaBroker, consume
 from tests.services.ports import free_port
+from tests.services.proxy import FaultyProxy
 
 PASSWORD_VARIABLE = "TEST_KAFKA_PASSWORD"
 
@@ -364,6 +366,24 @@ def test_an_unknown_authority_is_said(kafka_broker: KafkaBroker, topic: str, out
     )
     with publishing(outbox, settings) as (_, reports):
         reports.wait(lambda all_reports: bool(all_reports))
+    assert "certificate verify failed" in reports.all[0].detail
+
+
+def test_a_silence_at_the_end_does_not_hide_why_no_connection_worked(
+    kafka_broker: KafkaBroker, topic: str, outbox: Outbox
+) -> None:
+    port = int(kafka_broker.bootstrap_mutual_tls.rsplit(":", 1)[1])
+    with FaultyProxy(port) as proxy:
+        settings = KafkaConfig(
+            bootstrap_servers=f"localhost:{proxy.port}",
+            topic=topic,
+            security_protocol="SSL",
+            request_timeout_seconds=4.0,
+        )
+        with publishing(outbox, settings) as (_, reports):
+            wait_until(lambda: proxy.accepted >= 2, seconds=3.5)  # the first has failed
+            proxy.swallow()
+            reports.wait(lambda all_reports: bool(all_reports))
     assert "certificate verify failed" in reports.all[0].detail
 
 
