@@ -31,13 +31,13 @@ from rich.progress import track
 from models.curve import plot_curve
 from models.dataset import Clip, Dataset
 from models.entries import ClipEntry, list_entries
+from models.judging import judging_engine
 from models.matching import Span
 from models.recipe import Recipe
 from models.recordings import FALSE_ALARM_RATES, Recording, Watched, judge, watch
 from models.training import split_groups
 from monitor.bundle import Manifest, find_bundle, load_bundle
 from monitor.capture.source import read_video
-from monitor.scoring.engine import open_engine
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 FPS = 15
@@ -159,7 +159,7 @@ def measure(options: argparse.Namespace, console: Console) -> tuple[Watched, Wat
     plans = plans[:2] if options.quick else plans
     options.work.mkdir(parents=True, exist_ok=True)
     recordings: list[Recording] = []
-    with closing(open_engine(bundle, preference="auto", threads=1).engine) as engine:
+    with closing(judging_engine(bundle, threads=1)) as engine:
         for number, plan in enumerate(track(plans, "Composing and watching", console=console)):
             path = options.work / f"stream{number:03d}.mp4"
             events, dissolved = compose(plan, path, manifest.background)

@@ -20,7 +20,7 @@ from models import recordings
 from models.dataset import Dataset, read_dataset
 from models.entries import list_entries
 from models.features import clip_features
-from models.judging import judge_clip, read_labelled
+from models.judging import judge_clip, judging_engine, read_labelled
 from models.metrics import Measured, confusion, measure
 from models.progress import progress_bar
 from models.recipe import Recipe
@@ -28,7 +28,6 @@ from models.recordings import EVENTS_TABLE, Watched
 from models.training import Trained, train
 from monitor.bundle import Bundle
 from monitor.errors import InputInvalid
-from monitor.scoring.engine import open_engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def run(
         InputInvalid: the data set is not there, or holds labels that the bundle does not know.
     """
     dataset = read_labelled(data, bundle, cache=cache, console=console, skip_bad=skip_bad, prefix=prefix)
-    engine = open_engine(bundle, preference="auto", threads=0).engine
+    engine = judging_engine(bundle)
     with closing(engine), progress_bar(console) as progress:
         clips = progress.track(dataset.clips, description="Judging clips")
         judged = [judge_clip(engine, clip, bundle) for clip in clips]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from models.judging import judging_engine
 from models.matching import Found, Span, match, merge
 from models.progress import progress_bar
 from monitor.bundle import Bundle, Manifest, ThresholdPair
@@ -24,7 +25,7 @@ from monitor.config import EventsConfig, ScoringConfig
 from monitor.errors import InputInvalid
 from monitor.events.tracker import Tracker
 from monitor.records import EventChange, Phase, Sample, Score
-from monitor.scoring.engine import Engine, open_engine
+from monitor.scoring.engine import Engine
 from monitor.scoring.pipeline import ScoringPipeline
 
 EVENTS_TABLE = "events.csv"
@@ -113,7 +114,7 @@ def run(data: Path, *, bundle: Bundle, console: Console) -> Watched:
     if unknown:
         known = ", ".join(bundle.manifest.event_labels)
         raise InputInvalid(table, f"label {', '.join(sorted(unknown))}: the model tells of {known}")
-    engine = open_engine(bundle, preference="auto", threads=0).engine
+    engine = judging_engine(bundle)
     with closing(engine), progress_bar(console) as progress:
         tracked = progress.track(wanted.items(), description="Watching recordings")
         recordings = [watch(table.parent / name, events, bundle, engine) for name, events in tracked]
